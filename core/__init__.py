@@ -1,0 +1,1 @@
+"""The experiment: configuration, plan, run, store, model, data, training and the command."""

@@ -1,0 +1,1 @@
+"""The experiment file: its schema, loading, overrides, presets and errors."""

@@ -1,0 +1,207 @@
+"""The experiment as typed, frozen dataclasses: what a YAML file may say, and nothing else.
+
+A *reference* names a component and carries its options inline: ``router: linear`` or
+``router: {use: linear, gate: softmax}``. Options are checked against the component's own
+config dataclass when the plan is made, not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Verdict = Literal["advance", "extend", "rollback", "stop"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ref:
+    """A component by name, with its options."""
+
+    use: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weight:
+    """A weight schedule: ``start`` falls (or rises) to ``end`` over the first ``over`` of a step, by half a cosine."""
+
+    start: float
+    end: float
+    over: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossSection:
+    """A loss term: a loss component, its weight schedule and its options."""
+
+    use: str
+    weight: Weight | float = 1.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CriterionSection:
+    """One inequality of a gate: a metric that a gate component measures, a bound, a baseline, a confidence.
+
+    ``metric`` may hold ``*``; the criterion then holds only if every matching metric passes
+    (``skip`` lists exceptions). ``against`` names a stage (``foundation``, ``alignment/sft``);
+    ``statistic`` is then the paired ``difference`` or the ``win_rate`` over the same documents.
+    ``paper`` is the published bound, shown beside the one that is used.
+    """
+
+    use: str
+    metric: str
+    skip: tuple[str, ...] = ()
+    at_least: float | None = None
+    at_most: float | None = None
+    statistic: Literal["value", "difference", "win_rate"] = "value"
+    against: str | None = None
+    confidence: float = 0.95
+    documents: int | None = None
+    paper: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchSection:
+    """How rows are drawn: ``uniform`` keeps the mixture in every batch; ``concentrated`` gives each batch one
+    primary batch type with share ``primary`` and the general mixture for the rest."""
+
+    kind: Literal["uniform", "concentrated"] = "uniform"
+    mixture: Mapping[str, float] = field(default_factory=dict)
+    primary: float = 0.7
+    types: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    type_shares: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaySection:
+    """Replay of earlier phases' data. In a causal step ``share`` of the rows are replayed; in sft and dpo steps
+    ``rows`` replayed rows are added to every batch as a loss of their own with ``weight``
+    (text and chat rows in proportion ``chat``)."""
+
+    share: float = 0.0
+    rows: int = 0
+    weight: float = 0.0
+    chat: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSection:
+    """One optimisation inside a phase: objective, data view, schedule, trainable set, loss terms."""
+
+    objective: Literal["causal", "sft", "dpo"] = "causal"
+    view: str = "text"
+    steps: int = 100
+    rows: int = 16
+    accumulate: int = 1
+    sequence_length: int | None = None
+    learning_rate: float = 1e-3
+    warmup: float = 0.02
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    decay_from: float = 0.0
+    floor: float = 0.1
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = 1.0
+    learning_rate_scale: Mapping[str, float] = field(default_factory=dict)
+    freeze: tuple[str, ...] = ()
+    losses: Mapping[str, LossSection] = field(default_factory=dict)
+    batches: BatchSection = field(default_factory=BatchSection)
+    replay: ReplaySection = field(default_factory=ReplaySection)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    activation_checkpointing: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySection:
+    """What a verdict leads to: ``extend`` repeats at most ``extensions`` times, each for ``extend_by`` of the
+    phase's steps; when they are used up, ``then`` decides."""
+
+    on_fail: Verdict = "extend"
+    on_undecided: Verdict = "advance"
+    extensions: int = 1
+    extend_by: float = 0.25
+    then: Verdict = "stop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BumpSection:
+    """The transition bump: how often (share of the phase) and on how many rows the old validation loss is read."""
+
+    every: float = 0.02
+    rows: int = 32
+    tolerance: float = 0.005
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseSection:
+    """A phase: its component, steps, entry and completion criteria, policy and transition settings."""
+
+    use: str = ""
+    steps: Mapping[str, StepSection] = field(default_factory=dict)
+    entry: Mapping[str, CriterionSection] = field(default_factory=dict)
+    gates: Mapping[str, CriterionSection] = field(default_factory=dict)
+    policy: PolicySection = field(default_factory=PolicySection)
+    bump: BumpSection = field(default_factory=BumpSection)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizerSection:
+    """A byte-level BPE tokenizer trained on the experiment's text, or an existing one from ``path``."""
+
+    vocab_size: int | None = None
+    path: str | None = None
+    documents: int = 20_000
+    chat_template: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSection:
+    """Named sources, the root that their relative paths start from, and how text is cut."""
+
+    root: str | None = None
+    sources: Mapping[str, Ref] = field(default_factory=dict)
+    sequence_length: int | None = None
+    held_out: float = 0.05
+    contamination_ngram: int = 13
+    rows_per_domain: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSection:
+    """The model component, its router and its options; what is not said follows from ``size``."""
+
+    use: str = "moe"
+    router: Ref = field(default_factory=lambda: Ref(use="linear"))
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSection:
+    """How the run is carried out; nothing here changes the trained bits."""
+
+    logging_steps: int = 20
+    save_every: float = 0.25
+    threads: int | None = None
+    eval_batch_size: int = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """One experiment file, complete."""
+
+    name: str
+    seed: int = 0
+    size: str = "nano"
+    plugins: tuple[str, ...] = ()
+    require: tuple[str, ...] = ()
+    precision: Literal["fp32", "bf16"] = "fp32"
+    model: ModelSection = field(default_factory=ModelSection)
+    tokenizer: TokenizerSection = field(default_factory=TokenizerSection)
+    data: DataSection = field(default_factory=DataSection)
+    phases: Mapping[str, PhaseSection] = field(default_factory=dict)
+    order: str | None = None
+    run: RunSection = field(default_factory=RunSection)

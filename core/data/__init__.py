@@ -1,0 +1,1 @@
+"""From sources to ordered, packed rows: mixtures, batches, replay, held-out splits."""

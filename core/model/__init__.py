@@ -1,0 +1,1 @@
+"""The model in Hugging Face form, its routers, tokenizer and export."""

@@ -1,0 +1,1 @@
+"""Plan, phase loop, transition protocol, stage store and fingerprints."""

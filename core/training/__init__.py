@@ -1,0 +1,1 @@
+"""The Trainer mixin and its subclasses, loss terms, schedules, freezing, router statistics."""

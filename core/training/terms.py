@@ -1,0 +1,78 @@
+"""Loss terms: what a loss component sees, and what the trainer needs to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from ..config.schema import Weight
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RouterRecord:
+    """One call of one router: N tokens, E experts, k chosen."""
+
+    name: str
+    layer: int
+    module: nn.Module
+    logits: torch.Tensor  # shape: (N, E)
+    weights: torch.Tensor  # shape: (N, k)
+    index: torch.Tensor  # shape: (N, k), int64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LossContext:
+    """All a loss term may look at: router records of the task batch and of the replay batch together,
+    one token mask and one domain id per token (-1 where unknown), and where training stands."""
+
+    model: nn.Module
+    records: Sequence[RouterRecord]  # one per router layer, tokens of all forwards concatenated
+    mask: torch.Tensor  # shape: (N,), bool; False for padding
+    domain: torch.Tensor  # shape: (N,), int64; index into domains, -1 unknown
+    domains: tuple[str, ...]
+    step: int
+    progress: float  # share of the step's optimiser steps done, in [0, 1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossSetup:
+    """What is known when a loss component is built."""
+
+    model: nn.Module
+    domains: tuple[str, ...]
+    experts: int
+    top_k: int
+    layers: int
+    world_size: int
+    accumulate: int
+
+
+class Loss(Protocol):
+    """A loss component: built once per step as ``target(config, setup)``, called in every forward with gradient.
+
+    ``after_step`` runs after each optimiser step; ``state`` is saved with the trainer checkpoint and
+    restored before training resumes (tensors by name), which is what keeps a resume exact.
+    """
+
+    def __call__(self, ctx: LossContext) -> torch.Tensor: ...
+
+    def after_step(self) -> None: ...
+
+    def state_dict(self) -> Mapping[str, torch.Tensor]: ...
+
+    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class WeightedLoss:
+    """A loss component under its name in the experiment, with its weight schedule."""
+
+    name: str
+    loss: Loss
+    weight: Weight | float
+    options: Mapping[str, Any]

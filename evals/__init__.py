@@ -1,0 +1,1 @@
+"""Measuring a model: the lm-eval bridge, task packs, intervals, criteria and verdicts. Knows nothing of phases."""

@@ -1,0 +1,1 @@
+"""The built-in components, registered exactly like third-party ones."""

@@ -1,0 +1,1 @@
+"""What a plugin is: component specs, hooks, discovery, resolution, errors, provenance. Imports no torch."""

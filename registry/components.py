@@ -1,0 +1,109 @@
+"""Component specs: the data a plugin yields to say what it offers, one frozen class per kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """A named thing of one kind; ``target`` is imported only when the component is used.
+
+    ``revision`` is raised whenever the same configuration may give other numbers;
+    ``replaces`` lists former names, which still resolve, with a warning.
+    """
+
+    kind: ClassVar[str]
+
+    name: str
+    target: str | Callable[..., Any]
+    config: str | type | None = None
+    summary: str = ""
+    revision: int = 1
+    replaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseSpec(Component):
+    """A phase of a curriculum; ``requires`` names what earlier phases must have provided."""
+
+    kind: ClassVar[str] = "phase"
+    requires: tuple[str, ...] = ()
+    provides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterSpec(Component):
+    """A module that maps hidden states to (logits, weights, indices) of experts."""
+
+    kind: ClassVar[str] = "router"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossSpec(Component):
+    """A scalar term added to the task loss with a weight schedule."""
+
+    kind: ClassVar[str] = "loss"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizerSpec(Component):
+    """A rule that replaces weights by quantized ones in the forward pass."""
+
+    kind: ClassVar[str] = "quantizer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnchorSpec(Component):
+    """A safety anchor that watches hidden states in training and in generation."""
+
+    kind: ClassVar[str] = "anchor"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateSpec(Component):
+    """A measurement of a model; ``metrics`` lists what it can report (``*`` matches any suffix)."""
+
+    kind: ClassVar[str] = "gate"
+    metrics: tuple[str, ...] = ()
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSpec(Component):
+    """A source of data; ``views`` lists the shapes it can give (text, chat, preference, choice, …)."""
+
+    kind: ClassVar[str] = "source"
+    views: tuple[str, ...] = ("text",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec(Component):
+    """A builder of a causal language model."""
+
+    kind: ClassVar[str] = "model"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSpaceSpec(Component):
+    """A space of parameters or orders for studies."""
+
+    kind: ClassVar[str] = "search-space"
+
+
+KINDS: dict[str, type[Component]] = {
+    spec.kind: spec
+    for spec in (
+        AnchorSpec,
+        GateSpec,
+        LossSpec,
+        ModelSpec,
+        PhaseSpec,
+        QuantizerSpec,
+        RouterSpec,
+        SearchSpaceSpec,
+        SourceSpec,
+    )
+}
