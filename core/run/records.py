@@ -1,0 +1,189 @@
+"""The record of one run: its folder, its references into the store, and the log of its metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ...registry.errors import StoreError
+from .atomic import read_json, reporting, sync_folder, write_json, write_text
+
+FORMAT = 1
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFolder:
+    """``runs/<experiment>/<UTC time>/``: what was asked, planned and used, and which stages came of it."""
+
+    folder: Path
+
+    @property
+    def experiment(self) -> Path:
+        return self.folder / "experiment.yaml"
+
+    @property
+    def plan(self) -> Path:
+        return self.folder / "plan.json"
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / "manifest.json"
+
+    @property
+    def stages_file(self) -> Path:
+        return self.folder / "stages.json"
+
+    def stages(self) -> list[dict[str, Any]]:
+        """The stages recorded so far, in the order of the curriculum."""
+        value = read_json(self.stages_file, "a run's stages")["stages"]
+        if not isinstance(value, list):
+            raise StoreError(f"{self.stages_file} has no list of stages; move {self.folder} away and start a new run")
+        return value
+
+    def record_stage(self, reference: Mapping[str, Any]) -> None:
+        """Adds a reference into the store (``phase``, ``stage``, ``digest``, …); a later one replaces the phase's."""
+        kept = [stage for stage in self.stages() if stage.get("phase") != reference["phase"]]
+        write_json(self.stages_file, {"stages": [*kept, dict(reference)]})
+
+    def update_manifest(self, facts: Mapping[str, Any]) -> None:
+        """Sets these keys of the manifest."""
+        write_json(self.manifest, {**read_json(self.manifest, "a run's manifest"), **facts})
+
+
+def create_run(
+    root: Path,
+    experiment: str,
+    *,
+    text: str,
+    plan: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    now: datetime | None = None,
+) -> RunFolder:
+    """Makes the folder of a new run below ``root``, named by the UTC second; a second run in it gets ``-2``.
+
+    ``text`` is the experiment as YAML. StoreError if the folder cannot be written.
+    """
+    if not _NAME.fullmatch(experiment):
+        raise StoreError(f"the experiment name {experiment!r} cannot name a folder; use letters, digits, '.', '_', '-'")
+    parent = root / experiment
+    stamp = (datetime.now(UTC) if now is None else now.astimezone(UTC)).strftime("%Y%m%dT%H%M%SZ")
+    with reporting("the run", parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        # Filled under another name, so that a run folder is never seen half made.
+        new = RunFolder(folder=parent / f".new-{stamp}-{secrets.token_hex(4)}")
+        new.folder.mkdir()
+        write_text(new.experiment, text)
+        write_json(new.plan, plan)
+        write_json(new.stages_file, {"stages": []})
+        write_json(new.manifest, {"format": FORMAT, "kind": "run", "experiment": experiment, **manifest})
+        count = 1
+        while (folder := parent / (stamp if count == 1 else f"{stamp}-{count}")).exists():
+            count += 1
+        new.folder.rename(folder)
+        sync_folder(parent)
+    return RunFolder(folder=folder)
+
+
+def open_run(folder: Path) -> RunFolder:
+    """The run in this folder; StoreError if it is missing, unreadable, or was not made by a run of this format."""
+    if not folder.is_dir():
+        raise StoreError(f"there is no run folder {folder}; name a folder below runs/")
+    run = RunFolder(folder=folder)
+    for path in (run.manifest, run.experiment, run.plan, run.stages_file):
+        if not path.is_file():
+            raise StoreError(f"{folder} is not a run folder (it has no {path.name}); name a folder below runs/")
+    manifest = read_json(run.manifest, "a run's manifest")
+    if manifest.get("kind") != "run" or manifest.get("format") != FORMAT:
+        raise StoreError(
+            f"{run.manifest} is not the manifest of a run of format {FORMAT}; "
+            "use the version that wrote it or start a new run"
+        )
+    run.stages()
+    return run
+
+
+def list_runs(root: Path) -> tuple[RunFolder, ...]:
+    """All runs below ``root``, by experiment and time."""
+    return tuple(
+        RunFolder(folder=path.parent)
+        for path in sorted(root.glob("*/*/manifest.json"))
+        if not path.parent.name.startswith(".")
+    )
+
+
+class MetricsLog:
+    """An append-only file of JSON lines, each with the ``step`` it belongs to, on the disk as soon as it is written.
+
+    ``step`` counts optimiser steps from the start of the phase and never falls. Opened with ``resumed`` = s, the log
+    is first cut back to the lines up to step s, so that steps done again are not told twice; opened without, it
+    starts empty. Used as a context manager.
+    """
+
+    def __init__(self, path: Path, *, resumed: int | None = None) -> None:
+        self.path = path
+        with reporting(path.name, path.parent):
+            if resumed is None or not path.exists():
+                path.write_bytes(b"")
+            else:
+                os.truncate(path, _end_of(path, resumed))
+            self._stream = path.open("ab", buffering=0)
+
+    def write(self, step: int, values: Mapping[str, float | int | str | None]) -> None:
+        """Appends one line. A last line that a full disk cut short is left out by ``read_metrics``."""
+        line = json.dumps({"step": step, **values}, ensure_ascii=False) + "\n"
+        with reporting(self.path.name, self.path.parent):
+            self._stream.write(line.encode("utf-8"))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics log, without a last one that was cut short; StoreError if another is unreadable."""
+    return [values for values, _ in _lines(path)]
+
+
+def _end_of(path: Path, step: int) -> int:
+    """The size in bytes of the part of the log up to ``step``."""
+    end = 0
+    for values, size in _lines(path):
+        if values["step"] > step:
+            break
+        end += size
+    return end
+
+
+def _lines(path: Path) -> list[tuple[dict[str, Any], int]]:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"cannot read the metrics {path}: {error.strerror or error}") from error
+    lines = []
+    whole = raw[: raw.rfind(b"\n") + 1]
+    for number, line in enumerate(whole.splitlines(keepends=True), 1):
+        try:
+            values = json.loads(line)
+            if type(values["step"]) is not int:
+                raise ValueError("its step is no integer")
+        except (ValueError, TypeError, KeyError) as error:
+            raise StoreError(f"{path}:{number} is no line of a metrics log ({error}); move the file away") from error
+        lines.append((values, len(line)))
+    return lines
