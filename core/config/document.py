@@ -1,0 +1,216 @@
+"""Reading one YAML document as data: plain values, the line of every key, and nothing that can act.
+
+Only the core schema of YAML 1.2 is read: ``yes``, ``on`` and ``2026-01-01`` are text, ``4e-3`` is a number, and keys
+are always text. Tags, merge keys, several documents and anything that repeats a key are refused.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ...registry.errors import ConfigError
+
+KeyPath = tuple[str, ...]
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 40
+MAX_VALUES = 20_000  # aliases count with everything they repeat, so that a few lines cannot fill the memory
+
+_INTEGER = re.compile(r"[-+]?(\d+|\d{1,3}(_\d{3})+)")
+_NUMBER = re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?")
+_WORDS: Mapping[str, bool | None] = {
+    "": None, "~": None, "null": None, "Null": None, "NULL": None,
+    "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A document's value and the line (from 1) of each key and list item, by path."""
+
+    name: str
+    value: Any
+    lines: Mapping[KeyPath, int]
+
+
+def read_document(path: Path) -> Document:
+    """Return the document in ``path``; raises ``ConfigError`` with file and line for whatever cannot be read."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file.") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: this is a folder, not an experiment file.") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    return parse_document(content, str(path))
+
+
+def parse_document(content: bytes | str, name: str) -> Document:
+    """Return the document in ``content``; ``name`` stands for the file in error texts."""
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"{name}: is larger than {MAX_BYTES >> 20} MiB, which no experiment file is.")
+    text = content if isinstance(content, str) else _decode(content, name)
+    builder = _Builder(name)
+    try:
+        value = builder.build(yaml.parse(text, Loader=yaml.SafeLoader))
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(f"{name}:{line}: the character U+{ord(text[error.position]):04X} is not allowed.") from error
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError(_explain(error, name)) from error
+    return Document(name=name, value=value, lines=builder.lines)
+
+
+def _decode(content: bytes, name: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{name}:{line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8."
+        ) from error
+
+
+def _explain(error: yaml.MarkedYAMLError, name: str) -> str:
+    mark = error.problem_mark or error.context_mark
+    problem = error.problem or error.context or "it cannot be parsed"
+    where = f"{name}:{mark.line + 1}" if mark is not None else name
+    if "'\\t'" in problem:
+        return f"{where}: a tab stands where YAML wants spaces; indent with spaces."
+    context = f" {error.context}" if error.context and error.problem else ""
+    return f"{where}: this is not YAML: {problem}{context}."
+
+
+@dataclass(slots=True)
+class _Anchor:
+    value: Any
+    size: int
+    open: bool = True
+
+
+@dataclass(slots=True)
+class _Builder:
+    """Turns parser events into plain values; bounded in depth and in number of values."""
+
+    name: str
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+    anchors: dict[str, _Anchor] = field(default_factory=dict)
+    values: int = 0
+
+    def build(self, events: Iterator[yaml.Event]) -> Any:
+        documents = 0
+        value: Any = None
+        for event in events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    raise self.error(event, "a second document starts; an experiment is one document")
+            elif isinstance(event, yaml.NodeEvent):
+                value = self.node(event, events, (), 1)
+        return value
+
+    def error(self, event: yaml.Event, text: str) -> ConfigError:
+        return ConfigError(f"{self.name}:{event.start_mark.line + 1}: {text}.")
+
+    def node(self, event: yaml.NodeEvent, events: Iterator[yaml.Event], path: KeyPath, depth: int) -> Any:
+        self.count(event, 1)
+        if isinstance(event, yaml.AliasEvent):
+            return self.alias(event)
+        if depth > MAX_DEPTH:
+            raise self.error(event, f"values are nested more than {MAX_DEPTH} deep")
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise self.error(event, f"the tag '{tag}' is not allowed; an experiment file is plain data")
+        anchor = None
+        if event.anchor is not None:
+            if event.anchor in self.anchors:
+                raise self.error(event, f"the anchor '&{event.anchor}' is defined twice")
+            anchor = self.anchors[event.anchor] = _Anchor(None, self.values)
+        if isinstance(event, yaml.ScalarEvent):
+            value = self.scalar(event)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            value = self.sequence(events, path, depth)
+        else:
+            value = self.mapping(events, path, depth)
+        if anchor is not None:
+            anchor.value, anchor.size, anchor.open = value, self.values - anchor.size + 1, False
+        return value
+
+    def count(self, event: yaml.Event, more: int) -> None:
+        self.values += more
+        if self.values > MAX_VALUES:
+            raise self.error(event, f"the file has more than {MAX_VALUES} values, counting what aliases repeat")
+
+    def alias(self, event: yaml.AliasEvent) -> Any:
+        anchor = self.anchors.get(event.anchor)
+        if anchor is None:
+            raise self.error(event, f"the alias '*{event.anchor}' has no anchor before it")
+        if anchor.open:
+            raise self.error(event, f"the alias '*{event.anchor}' stands inside its own anchor")
+        self.count(event, anchor.size)
+        return copy.deepcopy(anchor.value)
+
+    def sequence(self, events: Iterator[yaml.Event], path: KeyPath, depth: int) -> list[Any]:
+        items: list[Any] = []
+        for event in events:
+            if isinstance(event, yaml.SequenceEndEvent):
+                break
+            assert isinstance(event, yaml.NodeEvent)
+            here = (*path, str(len(items)))
+            self.lines[here] = event.start_mark.line + 1
+            items.append(self.node(event, events, here, depth + 1))
+        return items
+
+    def mapping(self, events: Iterator[yaml.Event], path: KeyPath, depth: int) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for event in events:
+            if isinstance(event, yaml.MappingEndEvent):
+                break
+            if not isinstance(event, yaml.ScalarEvent):
+                raise self.error(event, "a key must be one word or a text")
+            key = self.text(event)
+            if event.tag is not None or event.anchor is not None:
+                raise self.error(event, f"the key '{key}' has a tag or an anchor; a key is plain text")
+            if key == "<<":
+                raise self.error(event, "merge keys ('<<') are not read; write the keys out")
+            here = (*path, key)
+            if key in found:
+                raise self.error(event, f"'{key}' stands here a second time; line {self.lines[here]} has it already")
+            self.lines[here] = event.start_mark.line + 1
+            following = next(events)
+            assert isinstance(following, yaml.NodeEvent)
+            found[key] = self.node(following, events, here, depth + 1)
+        return found
+
+    def text(self, event: yaml.ScalarEvent) -> str:
+        value: str = event.value
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise self.error(event, "half of a surrogate pair is not a character")
+        return value
+
+    def scalar(self, event: yaml.ScalarEvent) -> str | int | float | bool | None:
+        text = self.text(event)
+        if event.style is not None:
+            return text
+        if text in _WORDS:
+            return _WORDS[text]
+        if _INTEGER.fullmatch(text):
+            if len(text) > 20:
+                raise self.error(event, f"the number {text[:20]}… is too large")
+            return int(text)
+        if _NUMBER.fullmatch(text):
+            number = float(text)
+            if not math.isfinite(number):
+                raise self.error(event, f"the number {text[:20]} is too large")
+            return number
+        return text

@@ -1,0 +1,124 @@
+"""Loading an experiment: preset or file, overrides, and every mistake with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...registry.errors import ConfigError
+from .dial import derive
+from .document import Document, KeyPath, parse_document, read_document
+from .overrides import Override, parse_overrides
+from .presets import is_path, preset_content
+from .problems import Problems, listing, suggestion
+from .schema import Experiment
+from .shaping import merge, settle, shape
+from .typed import to_experiment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """An experiment as its author wrote it, before recipes fill the phases.
+
+    ``experiment`` is typed, but its phases hold only their component and its options until ``complete`` has merged
+    the recipes. ``raw`` is everything that was said, as plain data in the schema's shape; null in it removes
+    a default. ``path`` is None for a preset. Relative paths in the file start from ``base_folder``.
+    """
+
+    experiment: Experiment
+    raw: Mapping[str, Any]
+    path: Path | None
+    base_folder: Path
+    document: Document
+    overrides: tuple[Override, ...]
+
+    def locate(self, path: Sequence[str] | str) -> str:
+        """Return ``file:line`` (or ``--set …``) of a key, or of the nearest enclosing key that was written."""
+        return _locate(self.document, self.overrides, tuple(path.split(".") if isinstance(path, str) else path))
+
+
+def load_experiment(name_or_path: str, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Loaded:
+    """Load a preset by name or an experiment file by path, with ``key=value`` overrides and more plugin requests.
+
+    Raises ``ConfigError`` with up to ten sentences, each with file and line; nothing is imported or built.
+    """
+    if is_path(name_or_path):
+        path: Path | None = Path(name_or_path).expanduser()
+        assert path is not None
+        document = read_document(path)
+        base_folder = path.resolve().parent
+    else:
+        path, base_folder = None, Path.cwd()
+        document = parse_document(preset_content(name_or_path), f"preset {name_or_path}")
+    return _load(document, path, base_folder, parse_overrides(overrides), plugins)
+
+
+def _load(
+    document: Document, path: Path | None, base_folder: Path, overrides: tuple[Override, ...], plugins: Sequence[str]
+) -> Loaded:
+    problems = Problems(lambda key: _locate(document, overrides, tuple(key)))
+    if not isinstance(document.value, Mapping):
+        said = "is empty" if document.value is None else "holds no mapping of keys"
+        raise ConfigError(f"{document.name}:1: the experiment {said}; `platform init` writes one to start from.")
+    raw = shape(Experiment, document.value, (), problems)
+    phases = raw.get("phases", {})
+    for override in overrides:
+        layer = shape(Experiment, override.layer(), (), problems)
+        if override.path[:1] == ("phases",) and len(override.path) > 2 and override.path[1] not in phases:
+            text = f"the experiment has no phase '{override.path[1]}'.{suggestion(override.path[1], phases)}"
+            problems.add(override.path, f"{text} Phases: {listing(phases)}.")
+        raw = merge(raw, _from_here(override, layer))
+    problems.stop()
+    raw = _anchor_paths(raw, base_folder)
+    experiment = to_experiment(settle(Experiment, raw), problems, partial=True)
+    if experiment is not None:
+        try:
+            derive(experiment.size)
+        except ConfigError as error:
+            problems.add(("size",), str(error))
+    problems.stop()
+    assert experiment is not None
+    experiment = replace(experiment, plugins=(*experiment.plugins, *plugins))
+    return Loaded(
+        experiment=experiment,
+        raw=raw,
+        path=path,
+        base_folder=base_folder,
+        document=document,
+        overrides=overrides,
+    )
+
+
+def _locate(document: Document, overrides: Sequence[Override], path: KeyPath) -> str:
+    said = {override.path: override.text for override in overrides}
+    for length in range(len(path), 0, -1):
+        exact = path[:length]
+        for written in (exact, tuple(part for part in exact if part != "options")):
+            if written in said:
+                return said[written]
+            if written in document.lines:
+                return f"{document.name}:{document.lines[written]}"
+        for override in overrides:
+            if override.path[:length] == exact:
+                return override.text
+    return f"{document.name}:1"
+
+
+def _from_here(override: Override, layer: dict[str, Any]) -> dict[str, Any]:
+    """Read relative paths on the command line from the working directory, as every other command does."""
+    return _anchor_paths(layer, Path.cwd()) if override.path[0] in {"data", "tokenizer"} else layer
+
+
+def _anchor_paths(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Make ``data.root`` absolute, and ``tokenizer.path`` where it is a folder or file and not a name on a hub."""
+    data, tokenizer = raw.get("data"), raw.get("tokenizer")
+    anchored = dict(raw)
+    if isinstance(data, Mapping) and isinstance(data.get("root"), str):
+        anchored["data"] = {**data, "root": str((folder / Path(data["root"]).expanduser()).resolve())}
+    if isinstance(tokenizer, Mapping) and isinstance(tokenizer.get("path"), str):
+        there = (folder / Path(tokenizer["path"]).expanduser()).resolve()
+        if there.exists():
+            anchored["tokenizer"] = {**tokenizer, "path": str(there)}
+    return anchored

@@ -1,0 +1,48 @@
+"""``--set a.b.c=value``: one key of an experiment, changed from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...registry.errors import ConfigError
+from .document import KeyPath, parse_document
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """One ``--set``: the path of the key, its value, and the words on the command line."""
+
+    path: KeyPath
+    value: Any
+    text: str
+
+    def layer(self) -> dict[str, Any]:
+        """Return the override as a mapping from the top of the experiment."""
+        nested: Any = self.value
+        for key in reversed(self.path):
+            nested = {key: nested}
+        layer: dict[str, Any] = nested
+        return layer
+
+
+def parse_overrides(texts: Sequence[str]) -> tuple[Override, ...]:
+    """Return the overrides in order; raises ``ConfigError`` where ``key=value`` cannot be read."""
+    return tuple(_parse(text) for text in texts)
+
+
+def _parse(text: str) -> Override:
+    label = f"--set {text}"
+    key, equals, value = text.partition("=")
+    path = tuple(part.strip() for part in key.split("."))
+    if not equals:
+        raise ConfigError(f"{label}: there is no '='; write --set {key or 'a.b.c'}=value.")
+    if not all(path):
+        raise ConfigError(f"{label}: '{key}' is not a key such as data.sequence_length.")
+    if len(path) > 12:
+        raise ConfigError(f"{label}: no key of an experiment lies {len(path)} levels deep.")
+    try:
+        return Override(path=path, value=parse_document(value, label).value, text=label)
+    except ConfigError as error:
+        raise ConfigError(f"{error} The value is read as YAML; quote it if it is text.") from error
