@@ -1,0 +1,53 @@
+"""What a model component is given, what it says about its model before building it, and what it must offer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from ..config.schema import Ref
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelContext:
+    """What is known when a model component is built; ``derived`` holds what the dial chose.
+
+    Relative paths in a component's options start from ``base`` (the working directory if None).
+    """
+
+    registry: Any
+    router: Ref
+    derived: Mapping[str, Any]
+    vocab_size: int
+    sequence_length: int
+    base: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """Counts of a model: parameters in all, parameters one token passes, by role, and training FLOPs per token.
+
+    ``by_role`` counts every parameter once (a tied head is counted as embedding).
+    """
+
+    total: int
+    active: int
+    by_role: Mapping[str, int]
+    flops_per_token: float
+
+
+class ModelBuilder(Protocol):
+    """A model component: built as ``target(config, context=ModelContext(...))``."""
+
+    def facts(self) -> ModelFacts:
+        """Count without allocating memory."""
+        ...
+
+    def build(self, seed: int) -> PreTrainedModel:
+        """The model in fp32 on the CPU; equal seeds give equal bits, and global random state stays as it was."""
+        ...

@@ -1,0 +1,93 @@
+"""Exports: a folder that plain transformers reads, as a stock Qwen3-MoE wherever the router allows it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+from ...registry.errors import StoreError
+from .loading import load_model, save_model
+from .modeling import PhasegateMoeForCausalLM
+from .parameters import routers_of
+from .router import RouterBase
+from .tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_OURS = frozenset({"architectures", "model_type", "norm_topk_prob", "router", "router_options", "transformers_version"})
+_BIAS = ".gate.selection_bias"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportReport:
+    """What an export wrote. ``needs_import`` is the module to import before ``from_pretrained``, None where plain
+    transformers suffices; ``reason`` says why, in one sentence."""
+
+    folder: Path
+    model_type: str
+    needs_import: str | None
+    reason: str
+
+
+def export_model(folder_in: str | os.PathLike[str], folder_out: str | os.PathLike[str], registry: Any) -> ExportReport:
+    """Write the model and tokenizer of ``folder_in`` to the new folder ``folder_out`` for use without phasegate.
+
+    A model whose routers compute what a stock router computes becomes a stock Qwen3-MoE; any other keeps its own
+    model type, and the report says what it then needs. Raises ``StoreError`` when the input cannot be read or
+    ``folder_out`` exists and is not empty; nothing half-written stays behind.
+    """
+    target = Path(folder_out)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise StoreError(f"'{target}' already exists and is not an empty folder; export to a new one")
+    model = load_model(folder_in, registry)
+    tokenizer = load_tokenizer(folder_in)
+    model, needs_import, reason = _portable(model)
+    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        save_model(model, tokenizer, partial)
+        if target.exists():
+            target.rmdir()
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return ExportReport(folder=target, model_type=model.config.model_type, needs_import=needs_import, reason=reason)
+
+
+def _portable(model: PreTrainedModel) -> tuple[PreTrainedModel, str | None, str]:
+    if not isinstance(model, PhasegateMoeForCausalLM):
+        return model, None, f"{model.config.model_type} is a family of transformers"
+    routers = [module for _, _, module in routers_of(model) if isinstance(module, RouterBase)]
+    forms = {router.stock_normalisation() for router in routers}
+    obstacle = None
+    if any(bool(router.selection_bias.any()) for router in routers):
+        obstacle = "its routers select with a bias, which no stock router has"
+    elif None in forms or len(forms) > 1:
+        obstacle = f"no stock router computes what '{model.config.router}' with {model.config.router_options} computes"
+    if obstacle is not None:
+        return model, modeling_name(), f"kept its own model type, because {obstacle}"
+    return _as_qwen3(model, bool(forms.pop())), None, "the routers compute what Qwen3-MoE's routers compute"
+
+
+def _as_qwen3(model: PhasegateMoeForCausalLM, normalised: bool) -> Qwen3MoeForCausalLM:
+    """The same weights in a stock model; good for saving only (its rotary buffers are never allocated)."""
+    fields = {key: value for key, value in model.config.to_dict().items() if key not in _OURS}
+    with torch.device("meta"):
+        stock = Qwen3MoeForCausalLM(Qwen3MoeConfig(**fields, norm_topk_prob=normalised))
+    weights = {key: value for key, value in model.state_dict().items() if not key.endswith(_BIAS)}
+    stock.load_state_dict(weights, strict=True, assign=True)
+    stock.tie_weights()
+    stock.generation_config = model.generation_config
+    return stock
+
+
+def modeling_name() -> str:
+    """The module whose import registers our model type with transformers."""
+    return PhasegateMoeForCausalLM.__module__

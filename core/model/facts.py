@@ -1,0 +1,42 @@
+"""Parameters and FLOPs of a model, counted on the meta device: no memory is allocated."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from .builder import ModelFacts
+from .parameters import expert_parameters, roles_of
+
+_MATMUL_ROLES = ("attention", "experts", "ffn", "other", "router")
+
+
+def facts_of(config: Any, sequence_length: int) -> ModelFacts:
+    """Count the model of a configuration.
+
+    *active* weighs the experts by k/E. Training FLOPs per token are ``6 M + 12 L h q T`` with M the active
+    matmul parameters (norms and the embedding lookup excluded; the head included, tied or not), L layers, h
+    heads of size q and T tokens of context: forward 2 per multiply-add, backward twice that (Kaplan 2020,
+    2001.08361), and attention over the full square, as counted by PaLM (Chowdhery 2022, 2204.02311, app. B).
+    """
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    roles, stacked = roles_of(model), set(expert_parameters(model))
+    total: Counter[str] = Counter()
+    active: Counter[str] = Counter()
+    for name, parameter in model.named_parameters():
+        total[roles[name]] += parameter.numel()
+        share = config.num_experts_per_tok / parameter.shape[0] if name in stacked else 1.0
+        active[roles[name]] += round(parameter.numel() * share)
+    matmul = sum(active[role] for role in _MATMUL_ROLES) + config.vocab_size * config.hidden_size
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    attention = config.num_hidden_layers * config.num_attention_heads * head_dim * sequence_length
+    return ModelFacts(
+        total=sum(total.values()),
+        active=sum(active.values()),
+        by_role=dict(sorted(total.items())),
+        flops_per_token=6.0 * matmul + 12.0 * attention,
+    )

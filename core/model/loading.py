@@ -1,0 +1,91 @@
+"""Models on disk: written whole, read whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM
+
+from ...registry.current import using
+from ...registry.errors import StoreError
+from . import modeling  # noqa: F401  registers phasegate_moe
+from .tokenizer import stop_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+_ALIGNMENT = 64  # bytes: what torch's own CPU allocator gives
+
+
+def align_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Let generation stop at ``<end>`` and at the end of text, and pad with the tokenizer's padding token."""
+    model.generation_config.eos_token_id = stop_tokens(tokenizer)
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config.bos_token_id = tokenizer.bos_token_id
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: str | os.PathLike[str]) -> None:
+    """Write weights (safetensors), configuration, generation configuration and tokenizer to ``folder``."""
+    align_generation(model, tokenizer)
+    try:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    except (OSError, SafetensorError) as error:
+        raise StoreError(
+            f"the model cannot be written to '{os.fspath(folder)}': {error}; free space or choose another folder"
+        ) from error
+
+
+def load_model(folder: str | os.PathLike[str], registry: Any) -> PreTrainedModel:
+    """Read a model from a local folder, bit for bit, in the dtype it was saved in.
+
+    ``registry`` resolves its router. Raises ``StoreError`` when the folder holds no model, when a file is damaged,
+    or when weights are missing or left over (the library would fill those at random and only log it).
+    """
+    path = Path(folder)
+    if not (path / "config.json").is_file():
+        raise StoreError(
+            f"'{path}' holds no model (no config.json); give the folder of a stage checkpoint or an export"
+        )
+    with using(registry):
+        return read_model(path, local_files_only=True)
+
+
+def read_model(location: str | os.PathLike[str], **options: Any) -> PreTrainedModel:
+    """``AutoModelForCausalLM.from_pretrained`` that refuses, with ``StoreError``, anything but a complete model."""
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(location, output_loading_info=True, **options)
+    except (OSError, RuntimeError, SafetensorError, ValueError) as error:
+        raise StoreError(
+            f"the model in '{os.fspath(location)}' cannot be read ({' '.join(str(error).split())}); it is damaged or "
+            "was written by something else"
+        ) from error
+    for what in ("missing", "unexpected", "mismatched"):
+        if keys := info[f"{what}_keys"]:
+            raise StoreError(
+                f"the model in '{os.fspath(location)}' has {len(keys)} {what} weights ({_sample(keys)}); it is "
+                "incomplete or was written with other options, so train or export it again"
+            )
+    if info["error_msgs"]:
+        raise StoreError(f"the model in '{os.fspath(location)}' cannot be read: {info['error_msgs'][0]}")
+    _align_memory(model)
+    return model
+
+
+def _align_memory(model: PreTrainedModel) -> None:
+    """Move weights off the mapped file: its tensors start anywhere, kernels for unaligned memory add in another order,
+    and a loaded model would differ in the last bit from the one that was saved."""
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.data_ptr() % _ALIGNMENT:
+                tensor.data = tensor.data.clone()
+
+
+def _sample(keys: Iterable[Any], shown: int = 3) -> str:
+    names = sorted(key if isinstance(key, str) else str(key[0]) for key in keys)
+    return ", ".join(names[:shown]) + (", …" if len(names) > shown else "")

@@ -1,0 +1,160 @@
+"""Stock MoE families of transformers, random from a configuration or read from a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ...core.model.builder import ModelContext, ModelFacts
+from ...registry.errors import ConfigError
+from ...registry.suggest import did_you_mean, listing
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+# How each family spells the sizes that are spelled differently.
+_SPELLING: dict[str, dict[str, str | None]] = {
+    "mixtral": {"moe_intermediate_size": "intermediate_size", "num_experts": "num_local_experts"},
+    "olmoe": {"moe_intermediate_size": "intermediate_size", "head_dim": None},
+    "qwen3_moe": {},
+}
+_DERIVED = (
+    "head_dim",
+    "hidden_size",
+    "initializer_range",
+    "moe_intermediate_size",
+    "num_attention_heads",
+    "num_experts",
+    "num_experts_per_tok",
+    "num_hidden_layers",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StockConfig:
+    """A family and where its weights come from.
+
+    ``path`` is a local folder or a hub id (``revision`` pins it); None gives random weights, sized by ``size`` and
+    ``overrides``. ``overrides`` are fields of the family's own configuration. ``family`` may be left out with a path.
+    """
+
+    family: Literal["mixtral", "olmoe", "qwen3_moe"] | None = None
+    path: str | None = None
+    revision: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+class StockBuilder:
+    """Builds a Mixtral, OLMoE or Qwen3-MoE model, unchanged but for its auxiliary loss, which is always off.
+
+    Raises ``ConfigError`` for a field the family does not have, a checkpoint of another family or none, a tokenizer
+    with more tokens than the checkpoint has embeddings, and a router component (a stock family has its own).
+    """
+
+    def __init__(self, config: StockConfig, *, context: ModelContext) -> None:
+        if config.family is None and config.path is None:
+            raise ConfigError("the stock model needs model.options.family or model.options.path; give one of them")
+        if context.router.use.rpartition(":")[2] != "linear" or context.router.options:
+            raise ConfigError(
+                f"the stock model keeps its family's own router, so model.router '{context.router.use}' would be "
+                "ignored; remove it, or set model.use to moe"
+            )
+        self.config, self.context = config, context
+
+    def configuration(self) -> PretrainedConfig:
+        """The family's configuration in transformers, overrides applied, auxiliary loss off."""
+        path = self.config.path
+        configuration = self._random() if path is None else self._published(self._location(path))
+        configuration.router_aux_loss_coef = 0.0
+        configuration.output_router_logits = False
+        return configuration
+
+    def facts(self) -> ModelFacts:
+        """Parameters and FLOPs, counted without allocating memory or reading weights."""
+        from ...core.model.facts import facts_of
+
+        return facts_of(self.configuration(), self.context.sequence_length)
+
+    def build(self, seed: int) -> PreTrainedModel:
+        """The model in fp32 on the CPU; without a path equal seeds give equal bits, whatever ran before."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        from ...core.model.loading import read_model
+        from ...core.model.seeding import seeded
+
+        configuration, path = self.configuration(), self.config.path
+        with seeded(seed):
+            if path is None:
+                return AutoModelForCausalLM.from_config(configuration, dtype=torch.float32)
+            return read_model(
+                self._location(path), config=configuration, dtype=torch.float32, revision=self.config.revision
+            )
+
+    def _random(self) -> PretrainedConfig:
+        from transformers import CONFIG_MAPPING
+
+        family = str(self.config.family)
+        kind = CONFIG_MAPPING[family]
+        sizes: dict[str, Any] = {}
+        for name in _DERIVED:
+            spelled = _SPELLING[family].get(name, name)
+            if spelled is not None and name in self.context.derived:
+                sizes[spelled] = self.context.derived[name]
+        sizes["num_key_value_heads"] = sizes.get("num_attention_heads")
+        sizes["max_position_embeddings"] = self.context.sequence_length
+        # The families' token ids belong to their published vocabularies.
+        tokens = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+        self._check_fields(kind(), family)
+        fields = {**sizes, **tokens, "vocab_size": self.context.vocab_size, **self.config.overrides}
+        return self._checked(lambda: kind(**fields))
+
+    def _published(self, location: str) -> PretrainedConfig:
+        from transformers import AutoConfig
+
+        try:
+            found = AutoConfig.from_pretrained(location, revision=self.config.revision)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"model.options.path '{location}' has no readable model configuration "
+                f"({str(error).splitlines()[0]}); give a folder with config.json or a hub id"
+            ) from error
+        family = found.model_type
+        if family not in _SPELLING or family != (self.config.family or family):
+            wanted = self.config.family or ", ".join(_SPELLING)
+            raise ConfigError(
+                f"model.options.path '{location}' holds a {family} model, not {wanted}; correct model.options.family "
+                "or choose another checkpoint"
+            )
+        self._check_fields(found, family)
+        # Through the constructor: setting rope fields afterwards would drop rope_theta.
+        kind, fields = type(found), {**found.to_dict(), **self.config.overrides}
+        configuration = self._checked(lambda: kind(**fields))
+        if configuration.vocab_size < self.context.vocab_size:
+            raise ConfigError(
+                f"the tokenizer has {self.context.vocab_size} tokens, but the checkpoint '{location}' embeds only "
+                f"{configuration.vocab_size}; set tokenizer.path to the checkpoint's own tokenizer"
+            )
+        return configuration
+
+    def _location(self, path: str) -> str:
+        local = (self.context.base or Path()) / Path(path).expanduser()
+        return str(local) if local.exists() else path
+
+    def _check_fields(self, example: PretrainedConfig, family: str) -> None:
+        known = example.to_dict().keys() - {"architectures", "model_type", "transformers_version"}
+        for key in self.config.overrides:
+            if key not in known:
+                hint = did_you_mean(key, known) or f" Its fields are {listing(known)}."
+                raise ConfigError(f"model.options.overrides has '{key}', which {family} does not have.{hint}")
+
+    def _checked(self, make: Callable[[], PretrainedConfig]) -> PretrainedConfig:
+        try:
+            return make()
+        except (TypeError, ValueError) as error:
+            text = " ".join(str(error).split())
+            raise ConfigError(
+                f"the stock model's fields do not fit together ({text}); correct its overrides"
+            ) from error
