@@ -1,0 +1,163 @@
+"""The built-in components, registered exactly like those of any other package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..registry.components import (
+    Component,
+    GateSpec,
+    LossSpec,
+    ModelSpec,
+    PhaseSpec,
+    RouterSpec,
+    SourceSpec,
+)
+from ..registry.hookspecs import hookimpl
+
+_HERE = __name__.rpartition(".")[0]
+
+
+def _at(path: str) -> str:
+    return f"{_HERE}.{path}"
+
+
+@hookimpl
+def phasegate_components() -> Iterable[Component]:
+    """Yield every component that ships with the platform."""
+    yield PhaseSpec(
+        name="foundation",
+        target=_at("phases.foundation:Foundation"),
+        config=_at("phases.foundation:FoundationConfig"),
+        summary="Learns language and facts from all domains until the loss is flat and every expert is used.",
+        provides=("knowledge",),
+    )
+    yield PhaseSpec(
+        name="specialization",
+        target=_at("phases.specialization:Specialization"),
+        config=_at("phases.specialization:SpecializationConfig"),
+        summary="Makes experts specialise by domain without giving up what all of them know.",
+        requires=("knowledge",),
+        provides=("specialists",),
+    )
+    yield PhaseSpec(
+        name="alignment",
+        target=_at("phases.alignment:Alignment"),
+        config=_at("phases.alignment:AlignmentConfig"),
+        summary="Teaches dialogue by SFT and preferences by DPO, with replay against forgetting.",
+        requires=("knowledge",),
+        provides=("dialogue",),
+    )
+    yield RouterSpec(
+        name="linear",
+        target=_at("routers.linear:LinearRouter"),
+        config=_at("routers.linear:LinearRouterConfig"),
+        summary="A linear gate that sends each token to its top-k experts.",
+    )
+    yield LossSpec(
+        name="balance",
+        target=_at("losses.balance:Balance"),
+        config=_at("losses.balance:BalanceConfig"),
+        summary="Pulls expert load towards uniform over a window as wide as the global batch.",
+    )
+    yield LossSpec(
+        name="z",
+        target=_at("losses.z:RouterZ"),
+        config=_at("losses.z:RouterZConfig"),
+        summary="Keeps router logits small: the squared log-sum-exp.",
+    )
+    yield LossSpec(
+        name="loss-free-bias",
+        target=_at("losses.loss_free_bias:LossFreeBias"),
+        config=_at("losses.loss_free_bias:LossFreeBiasConfig"),
+        summary="Balances load without a gradient, by a bias that only changes which experts are selected.",
+    )
+    yield LossSpec(
+        name="domain-entropy",
+        target=_at("losses.domain_entropy:DomainEntropy"),
+        config=_at("losses.domain_entropy:DomainEntropyConfig"),
+        summary="Narrows the experts that each domain uses towards a target entropy.",
+    )
+    yield ModelSpec(
+        name="moe",
+        target=_at("models.moe:MoeBuilder"),
+        config=_at("models.moe:MoeConfig"),
+        summary="The platform's own MoE language model, with a pluggable router.",
+    )
+    yield ModelSpec(
+        name="stock",
+        target=_at("models.stock:StockBuilder"),
+        config=_at("models.stock:StockConfig"),
+        summary="An MoE of the transformers library: Mixtral, OLMoE, Qwen3-MoE.",
+    )
+    yield SourceSpec(
+        name="microworld",
+        target=_at("sources.microworld:Microworld"),
+        config=_at("sources.microworld:MicroworldConfig"),
+        summary="A generated closed world of seven domains whose truth is known.",
+        views=("text", "chat", "preference", "choice", "refusal", "unknown", "needle"),
+    )
+    yield SourceSpec(
+        name="files",
+        target=_at("sources.files:Files"),
+        config=_at("sources.files:FilesConfig"),
+        summary="Local files: text, JSON lines, CSV and Parquet, also compressed.",
+        views=("text", "chat", "preference", "choice"),
+    )
+    yield SourceSpec(
+        name="hub",
+        target=_at("sources.hub:Hub"),
+        config=_at("sources.hub:HubConfig"),
+        summary="Any data set that the datasets library can load, streamed where wanted.",
+        views=("text", "chat", "preference", "choice"),
+    )
+    yield GateSpec(
+        name="choice",
+        target=_at("gates.choice:ChoiceGate"),
+        config=_at("gates.choice:ChoiceConfig"),
+        summary="Accuracy on multiple-choice questions, overall and by domain.",
+    )
+    yield GateSpec(
+        name="format",
+        target=_at("gates.format:FormatGate"),
+        config=_at("gates.format:FormatConfig"),
+        summary="Share of sampled answers that keep the format the instruction asks for.",
+    )
+    yield GateSpec(
+        name="perplexity",
+        target=_at("gates.perplexity:PerplexityGate"),
+        config=_at("gates.perplexity:PerplexityConfig"),
+        summary="Perplexity on held-out text, overall and by domain.",
+        higher_is_better=False,
+    )
+    yield GateSpec(
+        name="preference",
+        target=_at("gates.preference:PreferenceGate"),
+        config=_at("gates.preference:PreferenceConfig"),
+        summary="How far held-out chosen answers are preferred to rejected ones.",
+    )
+    yield GateSpec(
+        name="judge",
+        target=_at("gates.judge:JudgeGate"),
+        config=_at("gates.judge:JudgeConfig"),
+        summary="Sampled answers judged against the known truth.",
+    )
+    yield GateSpec(
+        name="routing",
+        target=_at("gates.routing:RoutingGate"),
+        config=_at("gates.routing:RoutingConfig"),
+        summary="Expert load, routing entropy by domain, dead experts, and what routing tells of the domain.",
+    )
+    yield GateSpec(
+        name="plateau",
+        target=_at("gates.plateau:PlateauGate"),
+        config=_at("gates.plateau:PlateauConfig"),
+        summary="Whether the training loss is flat over a window.",
+        higher_is_better=False,
+    )
+    yield GateSpec(
+        name="benchmark",
+        target=_at("gates.benchmark:BenchmarkGate"),
+        config=_at("gates.benchmark:BenchmarkConfig"),
+        summary="Tasks of lm-evaluation-harness on local copies of their data.",
+    )
