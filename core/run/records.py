@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import os
 import re
@@ -11,49 +13,77 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from ...registry.errors import StoreError
 from .atomic import read_json, reporting, sync_folder, write_json, write_text
+from .store import Stage
 
 FORMAT = 1
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
+class Outcome(Protocol):
+    """What a run folder keeps of a phase's outcome."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def stage(self) -> Stage: ...
+
+    @property
+    def reused(self) -> bool: ...
+
+    @property
+    def action(self) -> str: ...
+
+    @property
+    def reason(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFolder:
     """``runs/<experiment>/<UTC time>/``: what was asked, planned and used, and which stages came of it."""
 
-    folder: Path
+    path: Path
 
     @property
     def experiment(self) -> Path:
-        return self.folder / "experiment.yaml"
+        return self.path / "experiment.yaml"
 
     @property
     def plan(self) -> Path:
-        return self.folder / "plan.json"
+        return self.path / "plan.json"
 
     @property
     def manifest(self) -> Path:
-        return self.folder / "manifest.json"
+        return self.path / "manifest.json"
 
     @property
     def stages_file(self) -> Path:
-        return self.folder / "stages.json"
+        return self.path / "stages.json"
 
     def stages(self) -> list[dict[str, Any]]:
         """The stages recorded so far, in the order of the curriculum."""
         value = read_json(self.stages_file, "a run's stages")["stages"]
         if not isinstance(value, list):
-            raise StoreError(f"{self.stages_file} has no list of stages; move {self.folder} away and start a new run")
+            raise StoreError(f"{self.stages_file} has no list of stages; move {self.path} away and start a new run")
         return value
 
-    def record_stage(self, reference: Mapping[str, Any]) -> None:
-        """Adds a reference into the store (``phase``, ``stage``, ``digest``, …); a later one replaces the phase's."""
-        kept = [stage for stage in self.stages() if stage.get("phase") != reference["phase"]]
-        write_json(self.stages_file, {"stages": [*kept, dict(reference)]})
+    def add_stage(self, outcome: Outcome) -> None:
+        """Adds the reference of a phase's outcome into the store; a later one of the same phase replaces it."""
+        reference = {
+            "phase": outcome.name,
+            "stage": outcome.stage.name,
+            "digest": outcome.stage.digest,
+            "reused": outcome.reused,
+            "action": outcome.action,
+            "reason": outcome.reason,
+        }
+        kept = [stage for stage in self.stages() if stage.get("phase") != outcome.name]
+        write_json(self.stages_file, {"stages": [*kept, reference]})
 
     def update_manifest(self, facts: Mapping[str, Any]) -> None:
         """Sets these keys of the manifest."""
@@ -80,25 +110,36 @@ def create_run(
     with reporting("the run", parent):
         parent.mkdir(parents=True, exist_ok=True)
         # Filled under another name, so that a run folder is never seen half made.
-        new = RunFolder(folder=parent / f".new-{stamp}-{secrets.token_hex(4)}")
-        new.folder.mkdir()
+        new = RunFolder(path=parent / f".new-{stamp}-{secrets.token_hex(4)}")
+        new.path.mkdir()
         write_text(new.experiment, text)
         write_json(new.plan, plan)
         write_json(new.stages_file, {"stages": []})
         write_json(new.manifest, {"format": FORMAT, "kind": "run", "experiment": experiment, **manifest})
-        count = 1
-        while (folder := parent / (stamp if count == 1 else f"{stamp}-{count}")).exists():
-            count += 1
-        new.folder.rename(folder)
+        run = _place(new, parent, stamp)
         sync_folder(parent)
-    return RunFolder(folder=folder)
+    return run
+
+
+def _place(new: RunFolder, parent: Path, stamp: str) -> RunFolder:
+    """Renames the folder to the first free name; only the rename itself can tell that a name is still free."""
+    for suffix in itertools.chain([""], (f"-{number}" for number in itertools.count(2))):
+        folder = parent / f"{stamp}{suffix}"
+        try:
+            new.path.rename(folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            break
+    return RunFolder(path=folder)
 
 
 def open_run(folder: Path) -> RunFolder:
     """The run in this folder; StoreError if it is missing, unreadable, or was not made by a run of this format."""
     if not folder.is_dir():
         raise StoreError(f"there is no run folder {folder}; name a folder below runs/")
-    run = RunFolder(folder=folder)
+    run = RunFolder(path=folder)
     for path in (run.manifest, run.experiment, run.plan, run.stages_file):
         if not path.is_file():
             raise StoreError(f"{folder} is not a run folder (it has no {path.name}); name a folder below runs/")
@@ -115,7 +156,7 @@ def open_run(folder: Path) -> RunFolder:
 def list_runs(root: Path) -> tuple[RunFolder, ...]:
     """All runs below ``root``, by experiment and time."""
     return tuple(
-        RunFolder(folder=path.parent)
+        RunFolder(path=path.parent)
         for path in sorted(root.glob("*/*/manifest.json"))
         if not path.parent.name.startswith(".")
     )
