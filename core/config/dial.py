@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...registry.errors import ConfigError
-from .problems import suggestion
+from ...registry.suggest import did_you_mean
 
 WIDTHS: Mapping[str, int] = {"nano": 64, "micro": 128, "small": 256, "base": 512, "large": 1024}
 SMALLEST, LARGEST = 32, 8192
@@ -65,9 +65,8 @@ def _width(size: str) -> int:
     if size in WIDTHS:
         return WIDTHS[size]
     if not (size.isascii() and size.isdigit()) or len(size) > 6:
-        raise ConfigError(
-            f"there is no size '{size}'.{suggestion(size, WIDTHS)} Sizes: {', '.join(WIDTHS)}, or a width such as 384."
-        )
+        near = did_you_mean(size, WIDTHS)
+        raise ConfigError(f"there is no size '{size}'.{near} Sizes: {', '.join(WIDTHS)}, or a width such as 384.")
     width = int(size)
     if not SMALLEST <= width <= LARGEST:
         raise ConfigError(f"size {size} is outside the widths {SMALLEST} to {LARGEST} that the dial covers.")

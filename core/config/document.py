@@ -71,6 +71,27 @@ def parse_document(content: bytes | str, name: str) -> Document:
     return Document(name=name, value=value, lines=builder.lines)
 
 
+def resolve(text: str) -> str | int | float | bool | None:
+    """Return what an unquoted scalar means; raises ``OverflowError`` for a number that does not fit."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INTEGER.fullmatch(text):
+        if len(text) > 20:
+            raise OverflowError(text)
+        return int(text)
+    if _NUMBER.fullmatch(text):
+        number = float(text)
+        if not math.isfinite(number):
+            raise OverflowError(text)
+        return number
+    return text
+
+
+def reads_as_text(text: str) -> bool:
+    """Tell whether an unquoted scalar is read as the text that it is."""
+    return not (text in _WORDS or _INTEGER.fullmatch(text) or _NUMBER.fullmatch(text))
+
+
 def _decode(content: bytes, name: str) -> str:
     try:
         return content.decode("utf-8-sig")
@@ -89,6 +110,11 @@ def _explain(error: yaml.MarkedYAMLError, name: str) -> str:
         return f"{where}: a tab stands where YAML wants spaces; indent with spaces."
     context = f" {error.context}" if error.context and error.problem else ""
     return f"{where}: this is not YAML: {problem}{context}."
+
+
+def _line(event: yaml.Event) -> int:
+    assert event.start_mark is not None  # the parser marks every event that it reads from text
+    return event.start_mark.line + 1
 
 
 @dataclass(slots=True)
@@ -120,7 +146,7 @@ class _Builder:
         return value
 
     def error(self, event: yaml.Event, text: str) -> ConfigError:
-        return ConfigError(f"{self.name}:{event.start_mark.line + 1}: {text}.")
+        return ConfigError(f"{self.name}:{_line(event)}: {text}.")
 
     def node(self, event: yaml.NodeEvent, events: Iterator[yaml.Event], path: KeyPath, depth: int) -> Any:
         self.count(event, 1)
@@ -136,6 +162,7 @@ class _Builder:
             if event.anchor in self.anchors:
                 raise self.error(event, f"the anchor '&{event.anchor}' is defined twice")
             anchor = self.anchors[event.anchor] = _Anchor(None, self.values)
+        value: Any
         if isinstance(event, yaml.ScalarEvent):
             value = self.scalar(event)
         elif isinstance(event, yaml.SequenceStartEvent):
@@ -152,7 +179,7 @@ class _Builder:
             raise self.error(event, f"the file has more than {MAX_VALUES} values, counting what aliases repeat")
 
     def alias(self, event: yaml.AliasEvent) -> Any:
-        anchor = self.anchors.get(event.anchor)
+        anchor = self.anchors.get(str(event.anchor))
         if anchor is None:
             raise self.error(event, f"the alias '*{event.anchor}' has no anchor before it")
         if anchor.open:
@@ -167,7 +194,7 @@ class _Builder:
                 break
             assert isinstance(event, yaml.NodeEvent)
             here = (*path, str(len(items)))
-            self.lines[here] = event.start_mark.line + 1
+            self.lines[here] = _line(event)
             items.append(self.node(event, events, here, depth + 1))
         return items
 
@@ -186,7 +213,7 @@ class _Builder:
             here = (*path, key)
             if key in found:
                 raise self.error(event, f"'{key}' stands here a second time; line {self.lines[here]} has it already")
-            self.lines[here] = event.start_mark.line + 1
+            self.lines[here] = _line(event)
             following = next(events)
             assert isinstance(following, yaml.NodeEvent)
             found[key] = self.node(following, events, here, depth + 1)
@@ -202,15 +229,7 @@ class _Builder:
         text = self.text(event)
         if event.style is not None:
             return text
-        if text in _WORDS:
-            return _WORDS[text]
-        if _INTEGER.fullmatch(text):
-            if len(text) > 20:
-                raise self.error(event, f"the number {text[:20]}… is too large")
-            return int(text)
-        if _NUMBER.fullmatch(text):
-            number = float(text)
-            if not math.isfinite(number):
-                raise self.error(event, f"the number {text[:20]} is too large")
-            return number
-        return text
+        try:
+            return resolve(text)
+        except OverflowError:
+            raise self.error(event, f"the number {text[:20]} is too large") from None

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ...registry.errors import ConfigError
+from ...registry.suggest import did_you_mean, listing
 from .dial import derive
 from .document import Document, KeyPath, parse_document, read_document
 from .overrides import Override, parse_overrides
 from .presets import is_path, preset_content
-from .problems import Problems, listing, suggestion
+from .problems import Problems
 from .schema import Experiment
 from .shaping import merge, settle, shape
 from .typed import to_experiment
@@ -67,7 +68,7 @@ def _load(
     for override in overrides:
         layer = shape(Experiment, override.layer(), (), problems)
         if override.path[:1] == ("phases",) and len(override.path) > 2 and override.path[1] not in phases:
-            text = f"the experiment has no phase '{override.path[1]}'.{suggestion(override.path[1], phases)}"
+            text = f"the experiment has no phase '{override.path[1]}'.{did_you_mean(override.path[1], phases)}"
             problems.add(override.path, f"{text} Phases: {listing(phases)}.")
         raw = merge(raw, _from_here(override, layer))
     problems.stop()

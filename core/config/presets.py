@@ -7,7 +7,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from ...registry.errors import ConfigError
-from .problems import listing, suggestion
+from ...registry.suggest import did_you_mean, listing
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -22,7 +22,7 @@ def preset_content(name: str) -> bytes:
     names = preset_names()
     if name not in names:
         raise ConfigError(
-            f"there is no preset '{name}'.{suggestion(name, names)} Presets: {listing(names)}. "
+            f"there is no preset '{name}'.{did_you_mean(name, names)} Presets: {listing(names)}. "
             f"An experiment file is named with its ending: {_as_file(name)}."
         )
     return (_folder() / f"{name}.yaml").read_bytes()

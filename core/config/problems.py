@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,25 +35,6 @@ class Problems:
         if len(self.texts) > SHOWN:
             shown.append(f"… and {len(self.texts) - SHOWN} more.")
         raise ConfigError("\n".join(shown))
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that ``word`` most likely meant, or None."""
-    words = sorted(known)
-    folded = {name.lower().replace("-", "_"): name for name in words}
-    found = difflib.get_close_matches(word.lower().replace("-", "_"), folded, n=1, cutoff=0.6)
-    return folded[found[0]] if found else None
-
-
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean '…'?`` with a leading space, or nothing."""
-    found = nearest(word, known)
-    return f" Did you mean '{found}'?" if found else ""
-
-
-def listing(names: Iterable[str]) -> str:
-    """Return names in order, separated by commas; ``none`` where there are none."""
-    return ", ".join(sorted(names)) or "none"
 
 
 def shown(value: Any) -> str:

@@ -137,9 +137,14 @@ class BumpSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseSection:
-    """A phase: its component, steps, entry and completion criteria, policy and transition settings."""
+    """A phase: its component, steps, entry and completion criteria, policy and transition settings.
+
+    With ``recipe`` the component's defaults lie under what is said here; a complete experiment has taken them and
+    says false.
+    """
 
     use: str = ""
+    recipe: bool = True
     steps: Mapping[str, StepSection] = field(default_factory=dict)
     entry: Mapping[str, CriterionSection] = field(default_factory=dict)
     gates: Mapping[str, CriterionSection] = field(default_factory=dict)

@@ -12,7 +12,8 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from .problems import Problems, listing, shown, suggestion
+from ...registry.suggest import did_you_mean, listing
+from .problems import Problems, shown
 from .schema import CriterionSection, Experiment, LossSection, ModelSection, PhaseSection, Ref, Weight
 
 KeyPath = tuple[str, ...]
@@ -103,13 +104,13 @@ def _join(explicit: Any, inline: Mapping[str, Any], path: KeyPath, problems: Pro
 def _unknown(key: str, section: type, path: KeyPath) -> str:
     own = hints(section)
     text = f"{_named(path)} has no key '{key}'."
-    close = suggestion(key, own)
+    close = did_you_mean(key, own)
     if close:
         return f"{text}{close} Keys: {listing(own)}."
     homes = [home for name, home in _homes() if name == key]
     if homes:
         return f"{text} It belongs to {' or '.join(sorted(set(homes)))}."
-    elsewhere = suggestion(key, {name for name, _ in _homes()})
+    elsewhere = did_you_mean(key, {name for name, _ in _homes()})
     if elsewhere:
         meant = elsewhere.split("'")[1]
         home = sorted({home for name, home in _homes() if name == meant})

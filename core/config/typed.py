@@ -46,7 +46,10 @@ def to_experiment(settled: Mapping[str, Any], problems: Problems, *, partial: bo
         return None
     if partial:
         phases = settled.get("phases") or {}
-        kept = {name: {key: phase[key] for key in ("use", "options") if key in phase} for name, phase in phases.items()}
+        kept = {
+            name: {key: phase[key] for key in ("use", "recipe", "options") if key in phase}
+            for name, phase in phases.items()
+        }
         settled = {**settled, "phases": kept}
     return _adapter().validate_json(json.dumps(settled), strict=True)
 
@@ -110,7 +113,7 @@ def _words(error: ErrorDetails) -> str:
     if error["loc"] and error["loc"][-1] == "Weight":
         return "a mapping of start, end and over"
     if kind == "literal_error":
-        return "one of " + error["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
+        return "one of " + str(error["ctx"]["expected"]).replace("'", "").replace(" or ", ", ")
     if kind == "too_long":
         return f"a list of {error['ctx']['max_length']}"
     return _EXPECTED.get(kind, error["msg"])

@@ -1,0 +1,110 @@
+"""Checking that every component an experiment names exists, takes the options it is given, and offers what is asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from ...registry.components import GateSpec, SourceSpec
+from ...registry.errors import PhasegateError
+from ...registry.suggest import did_you_mean, listing
+from .problems import Problems
+from .schema import CriterionSection, Experiment, LossSection, ModelSection, PhaseSection, Ref
+
+if TYPE_CHECKING:
+    from ...registry.registry import Registry
+
+KeyPath = tuple[str, ...]
+Section = Ref | LossSection | CriterionSection | ModelSection | PhaseSection
+
+
+def references(experiment: Experiment) -> Iterator[tuple[str, KeyPath, Section]]:
+    """Yield every component that the experiment names: kind, path of its section, section."""
+    yield "model", ("model",), experiment.model
+    yield "router", ("model", "router"), experiment.model.router
+    for name, source in experiment.data.sources.items():
+        yield "source", ("data", "sources", name), source
+    for name, phase in experiment.phases.items():
+        path = ("phases", name)
+        yield "phase", path, phase
+        for step, section in phase.steps.items():
+            for label, loss in section.losses.items():
+                yield "loss", (*path, "steps", step, "losses", label), loss
+        for kind, criteria in (("entry", phase.entry), ("gates", phase.gates)):
+            for label, criterion in criteria.items():
+                yield "gate", (*path, kind, label), criterion
+
+
+def check_references(experiment: Experiment, registry: Registry, problems: Problems) -> None:
+    """Note unknown components, options they do not take, metrics they do not report and views no source gives."""
+    views: set[str] = set()
+    for kind, path, section in references(experiment):
+        found = check_reference(kind, path, section, registry, problems)
+        if isinstance(found, GateSpec) and isinstance(section, CriterionSection):
+            _metric(found, path, section, problems)
+        elif isinstance(found, SourceSpec):
+            views.update(found.views)
+    if not views:
+        return
+    for name, phase in experiment.phases.items():
+        for step, work in phase.steps.items():
+            if work.view not in views:
+                here = ("phases", name, "steps", step, "view")
+                text = f"no source of data.sources gives the view '{work.view}'.{did_you_mean(work.view, views)}"
+                problems.add(here, f"{text} Views: {listing(views)}.")
+
+
+def check_reference(kind: str, path: KeyPath, section: Section, registry: Registry, problems: Problems) -> Any:
+    """Return the spec of one component, or None after noting why it cannot be used as the section says."""
+    try:
+        entry = registry.get(kind, section.use)
+    except PhasegateError as error:
+        problems.add((*path, "use"), str(error))
+        return None
+    try:
+        registry.config(kind, section.use, section.options)
+    except PhasegateError as error:
+        place, hint = _blame(str(error), section)
+        problems.add((*path, *place), f"{error}{hint}")
+    return entry.component
+
+
+def _blame(text: str, section: Section) -> tuple[KeyPath, str]:
+    """Return the option that an error names, and a hint if a key of the section itself may have been meant."""
+    for quoted in re.findall(r"'([^']+)'", text):
+        key = quoted.split(".")[0]
+        if key in section.options:
+            own = {field.name for field in fields(section)} - {"options"}
+            near = did_you_mean(key, own) if "Did you mean" not in text and "has no option" in text else ""
+            return ("options", *quoted.split(".")), near
+    return ("options",), ""
+
+
+def _metric(spec: GateSpec, path: KeyPath, criterion: CriterionSection, problems: Problems) -> None:
+    if spec.metrics and not any(_overlap(criterion.metric, known) for known in spec.metrics):
+        text = f"gate {criterion.use} reports no metric '{criterion.metric}'."
+        near = did_you_mean(criterion.metric, spec.metrics)
+        problems.add((*path, "metric"), f"{text}{near} Metrics: {listing(spec.metrics)}.")
+    for index, skipped in enumerate(criterion.skip):
+        if not _overlap(skipped, criterion.metric):
+            problems.add(
+                (*path, "skip", str(index)),
+                f"{'.'.join(path)} skips '{skipped}', which its metric '{criterion.metric}' does not cover.",
+            )
+
+
+def _overlap(left: str, right: str) -> bool:
+    """Tell whether two names, each of which may hold ``*``, can mean the same metric."""
+    return fnmatchcase(left.replace("*", "x"), right) or fnmatchcase(right.replace("*", "x"), left)
+
+
+def providers_of(registry: Registry) -> Mapping[str, list[str]]:
+    """Return, for each thing that phases provide, the phase components that do."""
+    found: dict[str, list[str]] = {}
+    for entry in registry:
+        for thing in getattr(entry.component, "provides", ()):
+            found.setdefault(thing, []).append(entry.name)
+    return found
