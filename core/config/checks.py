@@ -220,7 +220,12 @@ def _criterion(criterion: CriterionSection, path: KeyPath, problems: Problems) -
         problems.add((*path, "statistic"), text)
 
 
+def is_name(text: str) -> bool:
+    """Tell whether ``text`` can name an experiment, a phase or a step: it becomes part of folder names."""
+    return bool(_NAME.fullmatch(text)) and text != RESERVED and len(text) <= 100
+
+
 def _name(name: str, path: KeyPath, what: str, problems: Problems) -> None:
-    if not _NAME.fullmatch(name) or name == RESERVED or len(name) > 100:
+    if not is_name(name):
         rule = f"at most 100 letters, digits, '.', '_' and '-', a letter or digit first, and not '{RESERVED}'"
         problems.add(path, f"'{name[:60]}' cannot be {what}: use {rule}.")

@@ -75,4 +75,4 @@ def tokenizer_size(folder: Path) -> int | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
-    return max([-1, *ids, *added]) + 1
+    return 1 + max([-1, *map(int, ids), *added])

@@ -76,7 +76,9 @@ def _shape_field(hint: Any, key: str, item: Any, path: KeyPath, problems: Proble
     if inner is not None:
         return shape(inner, item, path, problems)
     entry = entries_of(hint)
-    if entry is None or key == "options":
+    if key == "options":
+        return {} if item is None else item
+    if entry is None:
         return str(item) if path == ("size",) and type(item) is int else item
     if item is None:
         return {}

@@ -25,6 +25,8 @@ _EXPECTED: Mapping[str, str] = {
     "tuple_type": "a list",
 }
 
+_KEPT = ("use", "recipe", "options")  # of a phase that its recipe has still to fill
+
 
 @cache
 def _adapter() -> TypeAdapter[Experiment]:
@@ -46,10 +48,7 @@ def to_experiment(settled: Mapping[str, Any], problems: Problems, *, partial: bo
         return None
     if partial:
         phases = settled.get("phases") or {}
-        kept = {
-            name: {key: phase[key] for key in ("use", "recipe", "options") if key in phase}
-            for name, phase in phases.items()
-        }
+        kept = {name: {key: phase[key] for key in _KEPT if key in phase} for name, phase in phases.items()}
         settled = {**settled, "phases": kept}
     return _adapter().validate_json(json.dumps(settled), strict=True)
 
