@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..config.schema import Weight
+    from .routing import RoutedTokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -37,6 +38,7 @@ class LossContext:
     domains: tuple[str, ...]
     step: int
     progress: float  # share of the step's optimiser steps done, in [0, 1]
+    routing: RoutedTokens | None = None  # the records stacked once for all terms; read it through ``routed(ctx)``
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +57,10 @@ class LossSetup:
 class Loss(Protocol):
     """A loss component: built once per step as ``target(config, setup)``, called in every forward with gradient.
 
-    ``after_step`` runs after each optimiser step; ``state`` is saved with the trainer checkpoint and
-    restored before training resumes (tensors by name), which is what keeps a resume exact.
+    The value is a mean over the context's valid tokens, which the trainer weights by the micro-batch's share of the
+    tokens of the optimiser step (see ``RoutedTokens``). ``after_step`` runs after each optimiser step.
+    ``state_dict`` is saved with the trainer checkpoint and restored before training resumes (tensors by name), which
+    is what keeps a resume exact.
     """
 
     def __call__(self, ctx: LossContext) -> torch.Tensor: ...

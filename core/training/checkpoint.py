@@ -1,0 +1,150 @@
+"""Checkpoints inside a step: plugin state beside the trainer's, a COMPLETE marker last, the way back, a clean stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback
+
+from ...registry.errors import StoreError
+from .window import sum_over_processes
+
+if TYPE_CHECKING:
+    from .job import StepJob
+
+COMPLETE = "COMPLETE"
+FORMAT = 1
+_TENSORS = "phasegate_losses.safetensors"
+_STATE = "phasegate_state.json"
+_FOLDER = re.compile(r"checkpoint-(\d+)")
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A callback whose JSON state is saved with the checkpoint and restored before training resumes."""
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+def latest_complete(folder: Path) -> Path | None:
+    """The last complete checkpoint in a job's folder, or None; a folder without its marker is never trusted."""
+    found = [
+        (int(match.group(1)), path)
+        for path in folder.glob("checkpoint-*")
+        if (match := _FOLDER.fullmatch(path.name)) and (path / COMPLETE).is_file()
+    ]
+    return max(found)[1] if found else None
+
+
+class PluginState(TrainerCallback):  # type: ignore[misc]
+    """Writes loss terms and resumable callbacks into every checkpoint, syncs it to disk and marks it complete.
+
+    Logs whenever it saves, so that no running mean straddles a checkpoint. Old checkpoints are removed by the trainer
+    before a new one is marked, which therefore never is the only one while incomplete (``save_total_limit`` >= 2).
+    """
+
+    def __init__(self, job: StepJob) -> None:
+        self._losses = {term.name: term.loss for term in job.losses}
+        self._callbacks = {
+            f"{number}:{type(callback).__name__}": callback
+            for number, callback in enumerate(job.callbacks)
+            if isinstance(callback, Resumable)
+        }
+        self.wait: Callable[[], None] = lambda: None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if control.should_save or control.should_training_stop:
+            control.should_log = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.wait()  # every process has written its random state
+        if state.is_world_process_zero:
+            self.write(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step)
+        self.wait()
+
+    def write(self, folder: Path, step: int) -> None:
+        """Write the plugin state into a checkpoint folder, then its marker."""
+        tensors = {
+            f"{name}/{key}": value.detach().cpu().contiguous()
+            for name, loss in self._losses.items()
+            for key, value in loss.state_dict().items()
+        }
+        save_file(tensors, folder / _TENSORS)
+        state = {name: dict(callback.state_dict()) for name, callback in self._callbacks.items()}
+        (folder / _STATE).write_text(json.dumps({"format": FORMAT, "step": step, "callbacks": state}, sort_keys=True))
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                _sync(path)
+        marker = folder / COMPLETE
+        marker.write_text(json.dumps({"format": FORMAT, "step": step}))
+        _sync(marker)
+        _sync(folder)
+
+    def restore(self, checkpoint: str | Path) -> int:
+        """Restore loss terms and callbacks from a checkpoint folder; the optimiser step it was written after.
+
+        Raises ``StoreError`` for a folder that is incomplete or was written by other losses or callbacks.
+        """
+        folder = Path(checkpoint)
+        if not (folder / COMPLETE).is_file():
+            raise StoreError(f"the checkpoint {folder} is not complete; resume from latest_complete() or start anew")
+        state = json.loads((folder / _STATE).read_text())
+        if state.get("format") != FORMAT or set(state["callbacks"]) != set(self._callbacks):
+            raise StoreError(
+                f"the checkpoint {folder} has format {state.get('format')} and the callbacks "
+                f"{sorted(state.get('callbacks', ()))}, but this step has format {FORMAT} and "
+                f"{sorted(self._callbacks)}; start the step anew"
+            )
+        tensors = load_file(folder / _TENSORS)
+        strangers = {name.partition("/")[0] for name in tensors} - set(self._losses)
+        if strangers:
+            raise StoreError(
+                f"the checkpoint {folder} holds the loss {min(strangers)!r}, which this step does not have; "
+                "start the step anew"
+            )
+        for name, loss in self._losses.items():
+            prefix = f"{name}/"
+            loss.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        for name, callback in self._callbacks.items():
+            callback.load_state_dict(state["callbacks"][name])
+        return int(state["step"])
+
+
+class StopCallback(TrainerCallback):  # type: ignore[misc]
+    """Saves and stops at the end of the optimiser step after ``event`` was set; ``stopped`` then says so.
+
+    With several processes the event of any one stops all, which they agree on every ``every`` steps.
+    """
+
+    def __init__(self, event: Event, every: int = 10) -> None:
+        self.stopped = False
+        self._event = event
+        self._every = every
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        wanted = self._event.is_set()
+        if args.world_size > 1:
+            if state.global_step % self._every:
+                return
+            wanted = bool(sum_over_processes(torch.tensor(float(wanted), device=args.device)).item())
+        if wanted and state.global_step < state.max_steps:
+            self.stopped = True
+            control.should_save = control.should_training_stop = True
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

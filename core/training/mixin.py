@@ -1,0 +1,289 @@
+"""The trainer mixin: loss terms, replay, router statistics, schedules and freezing, the same in every trainer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import PrinterCallback, TrainerCallback
+
+from ...registry.errors import PhasegateError
+from .accounting import MicroBatch, account, row_domains
+from .capture import Recording, RouterCapture
+from .checkpoint import PluginState
+from .freezing import freeze, parameter_groups
+from .routing import route
+from .schedules import learning_rate_factor, weight_at
+from .statistics import RouterStatistics
+from .terms import LossContext
+from .window import sum_over_processes
+
+if TYPE_CHECKING:
+    from .job import StepJob
+
+
+class DivergedError(PhasegateError):
+    """A task loss that is no number any more."""
+
+
+class PhaseTrainerMixin:
+    """Goes before a trainer in the bases: ``class CausalPhaseTrainer(PhaseTrainerMixin, Trainer)``.
+
+    Adds to the trainer's own loss: every loss term of the job by its weight schedule, and the language-modelling loss
+    of a replay batch; evaluation sees the task loss alone. Exact, up to the order of fp32 additions, under
+    accumulation and data parallelism: terms and replay are normalised by the tokens of the *whole* optimiser step,
+    which are counted when its micro-batches are fetched. (The task loss is as exact as its trainer: Trainer and
+    SFTTrainer normalise by the step's supervised tokens; DPOTrainer averages micro-batches, so its ``sft`` part, a
+    mean over tokens, varies with the split where completions differ in length.)
+
+    Logs per logging step, with one device synchronisation: ``loss/task``, ``loss/<name>`` raw and
+    ``loss/<name>/weighted`` per term, ``loss/replay``, and ``router/*`` (see ``RouterStatistics.summary``).
+    """
+
+    # Attributes of transformers.Trainer that are read here.
+    accelerator: Any
+    args: Any
+    compute_loss_func: Any
+    current_gradient_accumulation_steps: int
+    loss_is_scaled_for_ga: bool | None
+    lr_scheduler: Any
+    model: Any
+    model_accepts_loss_kwargs: bool
+    optimizer: Any
+    state: Any
+
+    def __init__(self, *args: Any, job: StepJob, **kwargs: Any) -> None:
+        self.job = job
+        config = job.model.config
+        self.original_flags = {
+            key: getattr(config, key)
+            for key in ("output_router_logits", "router_aux_loss_coef", "use_cache")
+            if hasattr(config, key)
+        }
+        # The library's own balance loss would be multiplied by accumulation steps and processes.
+        if "output_router_logits" in self.original_flags:
+            config.output_router_logits = False
+        self.trainable = freeze(job.model, job.section.freeze)
+        self._plugin_state = PluginState(job)
+        kwargs["callbacks"] = [_AfterStep(job), *kwargs.pop("callbacks", ()), self._plugin_state]
+        super().__init__(*args, **kwargs)
+        self._plugin_state.wait = self.accelerator.wait_for_everyone
+        self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
+        self.capture = RouterCapture(self.model)
+        self.statistics = RouterStatistics(job.domains)
+        self._micro: Iterator[MicroBatch] = iter(())
+        self._names = self._log_names()
+        self._sums: torch.Tensor | None = None
+        self._logged_at = 0
+        self._flops_per_token = 6 * self.model.num_parameters(exclude_embeddings=True)
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
+        """Train, or go on from a complete checkpoint folder, loss terms and callbacks included."""
+        if resume_from_checkpoint is not None:
+            self._logged_at = self._plugin_state.restore(resume_from_checkpoint)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)  # type: ignore[misc]
+
+    # ---- loss
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """Fetch an optimiser step's micro-batches and count their tokens."""
+        samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)  # type: ignore[misc]
+        stream, replays = self.job.replay, []
+        if stream is not None and samples:
+            place = (self.args.process_index, self.args.world_size)
+            for number in range(len(samples)):
+                batch = stream.batch(self.state.global_step, number, *place)
+                replays.append({key: value.to(self.args.device) for key, value in batch.items()})
+        self._micro = iter(account(samples, replays, len(self.job.domains)) if samples else ())
+        return samples, items
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The task loss of the trainer plus, in training, weighted terms and replay."""
+        domain = row_domains(inputs)
+        inputs.pop("domain", None)
+        if not model.training or not torch.is_grad_enabled():
+            return super().compute_loss(  # type: ignore[misc]
+                model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
+            )
+        micro, mask = next(self._micro), inputs.get("attention_mask")
+        shape = inputs["input_ids"].shape
+        recordings, domains, masks = [], [domain.repeat_interleave(shape[1])], [mask]
+        with self.capture.recording() as recording:
+            result = super().compute_loss(  # type: ignore[misc]
+                model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
+            )
+        recordings.append(recording)
+        task, outputs = result if return_outputs else (result, None)
+        replayed = None
+        if micro.replay is not None:
+            with self.capture.recording() as recording:
+                replayed = self._replay_loss(model, micro)
+            recordings.append(recording)
+            length = micro.replay["input_ids"].shape[1]
+            domains.append(row_domains(micro.replay).repeat_interleave(length))
+            masks.append(micro.replay["attention_mask"])
+        # The trainer divides by accumulation steps after us unless the task loss is already normalised, and data
+        # parallelism averages over processes: both are undone for what is normalised over the whole step.
+        steps = 1 if self._already_scaled(num_items_in_batch) else self.current_gradient_accumulation_steps
+        extra, values = self._extra(recordings, masks, domains, micro, replayed)
+        self._note(torch.stack([task.detach() / steps, *(self.args.world_size * value for value in values)]))
+        loss = task if extra is None else task + (steps * self.args.world_size) * extra.to(task.device)
+        return (loss, outputs) if return_outputs else loss
+
+    def _extra(
+        self,
+        recordings: list[Recording],
+        masks: list[torch.Tensor | None],
+        domains: list[torch.Tensor],
+        micro: MicroBatch,
+        replayed: torch.Tensor | None,
+    ) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
+        """This micro-batch's part of the step's weighted terms and replay, and the parts to log, in log order."""
+        job, extra, values = self.job, None, []
+        if replayed is not None:
+            extra = job.section.replay.weight * replayed
+        if job.replay is not None:
+            values.append(micro.tokens.own.new_zeros(()) if replayed is None else replayed.detach())
+        if not self.capture.routers:
+            return extra, values
+        padded = any(mask is not None for mask in masks)
+        everywhere = [
+            torch.ones_like(where, dtype=torch.bool) if mask is None else mask.flatten().bool()
+            for mask, where in zip(masks, domains, strict=True)
+        ]
+        records, mask = self.capture.records(*recordings), _joined(everywhere)
+        where = _joined(domains)
+        routing = route(records, mask if padded else None, where, len(job.domains), micro.tokens)
+        self.statistics.add(routing)
+        context = LossContext(
+            model=self.model,
+            records=records,
+            mask=mask,
+            domain=where,
+            domains=job.domains,
+            step=self.state.global_step,
+            progress=self._progress(),
+            routing=routing,
+        )
+        for term in job.losses:
+            value = term.loss(context) * routing.fraction
+            weighted = weight_at(term.weight, context.progress) * value
+            extra = weighted if extra is None else extra + weighted
+            values += [value.detach(), weighted.detach()]
+        return extra, values
+
+    def _replay_loss(self, model: nn.Module, micro: MicroBatch) -> torch.Tensor:
+        """Cross-entropy of a replay batch over the supervised replay tokens of the whole step (pretraining-mix loss:
+        Ouyang 2022, InstructGPT, 2203.02155)."""
+        assert micro.replay is not None
+        inputs = {key: value for key, value in micro.replay.items() if key != "domain"}
+        loss: torch.Tensor = model(**inputs, use_cache=False, num_items_in_batch=micro.replay_labels)["loss"]
+        return loss
+
+    def _already_scaled(self, num_items_in_batch: Any) -> bool:
+        # The rule of Trainer.training_step.
+        if self.loss_is_scaled_for_ga is not None:
+            return self.loss_is_scaled_for_ga
+        return (self.model_accepts_loss_kwargs and num_items_in_batch is not None) or self.compute_loss_func is not None
+
+    def _progress(self) -> float:
+        return float(self.state.global_step / max(1, self.state.max_steps))
+
+    # ---- logs
+
+    def _log_names(self) -> list[str]:
+        names = ["loss/task"] + (["loss/replay"] if self.job.replay is not None else [])
+        if self.capture.routers:
+            for term in self.job.losses:
+                names += [f"loss/{term.name}", f"loss/{term.name}/weighted"]
+        return names
+
+    def _note(self, values: torch.Tensor) -> None:
+        self._sums = values if self._sums is None else self._sums + values
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add terms and router statistics to a training log.
+
+        Raises ``DivergedError`` if the task loss is not finite.
+        """
+        if "loss" in logs and self._sums is not None:
+            logs |= self._drain(self._sums)
+            self._sums = None
+            if not math.isfinite(logs["loss/task"]):
+                raise DivergedError(
+                    f"the {self.job.objective} loss is {logs['loss/task']} at step {self.state.global_step} of "
+                    f"{self.state.max_steps}; lower learning_rate or raise warmup"
+                )
+        super().log(logs, start_time)  # type: ignore[misc]
+
+    def _drain(self, sums: torch.Tensor) -> Mapping[str, float]:
+        taken = self.statistics.take()
+        vector = sums if taken is None else torch.cat([sums, taken.to(sums.device)])
+        host: np.ndarray[Any, Any] = sum_over_processes(vector).cpu().numpy()
+        steps = max(1, self.state.global_step - self._logged_at)
+        self._logged_at = self.state.global_step
+        count = len(self._names)
+        means = host[:count].astype(np.float64) / (steps * self.args.world_size)
+        logs = {name: float(value) for name, value in zip(self._names, means, strict=True)}
+        if taken is not None:
+            logs |= self.statistics.summary(host[count:], self.capture.top_k)
+        return logs
+
+    # ---- optimiser
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Any:
+        """The configured optimiser over groups by role: see ``parameter_groups``."""
+        if self.optimizer is None:
+            module = self.model if model is None else model
+            target, options = self.get_optimizer_cls_and_kwargs(self.args, module)  # type: ignore[attr-defined]
+            section = self.job.section
+            groups = parameter_groups(
+                module,
+                self.trainable,
+                section.learning_rate_scale,
+                self.get_decay_parameter_names(module),  # type: ignore[attr-defined]
+                options["lr"],
+                section.weight_decay,
+            )
+            self.optimizer = target(groups, **options)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The section's schedule: see ``learning_rate_factor``."""
+        if self.lr_scheduler is None:
+            factor = learning_rate_factor(self.job.section)
+            self.lr_scheduler = LambdaLR(self.optimizer if optimizer is None else optimizer, factor)
+        return self.lr_scheduler
+
+    # ---- cheaper or quieter than the library's
+
+    def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
+        """6 per parameter outside the embedding and token; counted once, not in every micro-batch."""
+        return int(self._flops_per_token * inputs["input_ids"].numel())
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write none: a stage's manifest says what made it."""
+
+
+class _AfterStep(TrainerCallback):  # type: ignore[misc]
+    """Ends the optimiser step for every loss term."""
+
+    def __init__(self, job: StepJob) -> None:
+        self._losses = [term.loss for term in job.losses]
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        for loss in self._losses:
+            loss.after_step()
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
