@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -301,3 +302,12 @@ def test_a_finished_stage_can_be_used_from_a_read_only_store(store: Store, monke
     stage = store.find(recipe())
     assert stage == made
     store.verify(made)
+
+
+def test_the_page_about_the_store_shows_code_that_runs() -> None:
+    page = Path(__file__).parents[3] / "docs" / "store.md"
+    code = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, object] = {}
+    for block in code:
+        exec(compile(block, str(page), "exec"), names)
+    assert isinstance(names["stage"], Stage)
