@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,7 +14,8 @@ class Measurement:
 
     ``value`` is NaN where it could not be evaluated, and ``missing`` then says why.
     ``per_document`` maps a document's hash to its value; it is what paired statistics and bootstraps stand on.
-    ``interval`` is set only by a gate that knows a better one than its ``kind`` gives.
+    ``interval`` is set only by a gate that knows a better one than its ``kind`` gives; each of its ends is a
+    one-sided bound with ``interval_confidence``.
     """
 
     metric: str
@@ -22,6 +24,12 @@ class Measurement:
     kind: Literal["proportion", "mean", "exact"] = "mean"
     per_document: Mapping[str, float] = field(default_factory=dict)
     interval: tuple[float, float] | None = None
+    interval_confidence: float = 0.95
     chance: float | None = None
     missing: str | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+def missing(metric: str, reason: str) -> Measurement:
+    """A measurement that could not be made, and why; no criterion passes on it."""
+    return Measurement(metric=metric, value=math.nan, n=0, missing=reason)
