@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import Distribution, EntryPoint, entry_points
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -13,6 +13,7 @@ from packaging.version import InvalidVersion, Version
 
 from .hookspecs import API, PROJECT
 
+_UNKNOWN = "unknown"
 _GROUP = re.compile(r"phasegate\.plugins\.v(\d+)")
 
 
@@ -66,9 +67,10 @@ def find() -> tuple[Found, ...]:
 def _describe(point: EntryPoint, api: int) -> Found:
     metadata = point.dist
     assert metadata is not None  # entry_points() always attaches it
+    told = metadata.metadata
     return Found(
-        dist=canonicalize_name(metadata.name),
-        version=metadata.version or "unknown",
+        dist=canonicalize_name(next(iter(told.get_all("Name") or ()), _UNKNOWN)),
+        version=next(iter(told.get_all("Version") or ()), _UNKNOWN),
         entry=point.name,
         api=api,
         point=point,
@@ -82,24 +84,17 @@ def _ours(group: Sequence[Found]) -> Sequence[Found]:
 
 def _judge(group: Sequence[Found], own: str | None) -> Found:
     found = group[0]
-    if found.api != API:
+    reason: str | None
+    if _UNKNOWN in (found.dist, found.version):
+        reason = "does not say its name and version. Repair the package."
+    elif found.api != API:
         whose = "the package" if found.api < API else PROJECT
         reason = f"speaks plugin API {found.api}; this platform speaks {API}. Upgrade {whose}."
     elif len(group) > 1:
         reason = f"lists the entry point '{found.entry}' {len(group)} times. Repair the package."
     else:
-        reason = _unmet(found, own) or ""
-    if not reason:
-        return found
-    return Found(
-        dist=found.dist,
-        version=found.version,
-        entry=found.entry,
-        api=found.api,
-        point=found.point,
-        metadata=found.metadata,
-        refusal=reason,
-    )
+        reason = _unmet(found, own)
+    return replace(found, refusal=reason)
 
 
 def _unmet(found: Found, own: str | None) -> str | None:

@@ -71,9 +71,9 @@ class Plugins:
         manager = pluggy.PluginManager(PROJECT)
         manager.add_hookspecs(hookspecs)
         loaded = tuple(_load(manager, found) for found in chosen)
-        manager.register(_Core(), name=_CORE)
         for plugin in reversed(loaded):  # pluggy calls the last registered first
             _register(manager, plugin)
+        manager.register(_Core(), name=_CORE)  # and of those that ask to be last, the last registered last
         watch(manager, {plugin.found.name: plugin.found.label for plugin in loaded})
         return cls(loaded=loaded, registry=_collect(loaded), manager=manager)
 
