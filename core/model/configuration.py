@@ -17,7 +17,7 @@ class PhasegateMoeConfig(Qwen3MoeConfig):
 
     model_type = "phasegate_moe"
     # Without these names Trainer.evaluate returns (aux loss, logits, router logits) as predictions.
-    keys_to_ignore_at_inference = ("past_key_values", "router_logits", "aux_loss")
+    keys_to_ignore_at_inference = ["past_key_values", "router_logits", "aux_loss"]  # noqa: RUF012  the library adds to a list
 
     router: str = "phasegate:linear"
     router_options: dict[str, Any] | None = None

@@ -45,7 +45,7 @@ def export_model(folder_in: str | os.PathLike[str], folder_out: str | os.PathLik
     """
     target = Path(folder_out)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise StoreError(f"'{target}' already exists and is not an empty folder; export to a new one")
+        raise StoreError(f"'{target}' already exists and is not an empty folder; export to a new one.")
     model = load_model(folder_in, registry)
     tokenizer = load_tokenizer(folder_in)
     model, needs_import, reason = _portable(model)

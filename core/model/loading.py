@@ -37,7 +37,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folde
         tokenizer.save_pretrained(folder)
     except (OSError, SafetensorError) as error:
         raise StoreError(
-            f"the model cannot be written to '{os.fspath(folder)}': {error}; free space or choose another folder"
+            f"The model cannot be written to '{os.fspath(folder)}': {error}; free space or choose another folder."
         ) from error
 
 
@@ -50,7 +50,7 @@ def load_model(folder: str | os.PathLike[str], registry: Any) -> PreTrainedModel
     path = Path(folder)
     if not (path / "config.json").is_file():
         raise StoreError(
-            f"'{path}' holds no model (no config.json); give the folder of a stage checkpoint or an export"
+            f"'{path}' holds no model (no config.json); give the folder of a stage checkpoint or an export."
         )
     with using(registry):
         return read_model(path, local_files_only=True)
@@ -62,17 +62,17 @@ def read_model(location: str | os.PathLike[str], **options: Any) -> PreTrainedMo
         model, info = AutoModelForCausalLM.from_pretrained(location, output_loading_info=True, **options)
     except (OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise StoreError(
-            f"the model in '{os.fspath(location)}' cannot be read ({' '.join(str(error).split())}); it is damaged or "
-            "was written by something else"
+            f"The model in '{os.fspath(location)}' cannot be read ({' '.join(str(error).split())}); it is damaged or "
+            "was written by something else."
         ) from error
     for what in ("missing", "unexpected", "mismatched"):
         if keys := info[f"{what}_keys"]:
             raise StoreError(
-                f"the model in '{os.fspath(location)}' has {len(keys)} {what} weights ({_sample(keys)}); it is "
-                "incomplete or was written with other options, so train or export it again"
+                f"The model in '{os.fspath(location)}' has {len(keys)} {what} weights ({_sample(keys)}); it is "
+                "incomplete or was written with other options, so train or export it again."
             )
     if info["error_msgs"]:
-        raise StoreError(f"the model in '{os.fspath(location)}' cannot be read: {info['error_msgs'][0]}")
+        raise StoreError(f"The model in '{os.fspath(location)}' cannot be read: {info['error_msgs'][0]}.")
     _align_memory(model)
     return model
 

@@ -21,6 +21,7 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import (
 from transformers.utils.output_capturing import OutputRecorder
 
 from ...registry.current import current
+from ...registry.errors import PluginError
 from .configuration import PhasegateMoeConfig
 from .router import RouterBase, RouterContext
 
@@ -35,11 +36,14 @@ def build_router(config: PhasegateMoeConfig, layer: int) -> RouterBase:
     )
     router = current().build("router", config.router, config.router_options or {}, context=context)
     if not isinstance(router, RouterBase):
-        raise TypeError(f"router '{config.router}' built a {type(router).__name__}, which is not a RouterBase")
+        raise PluginError(
+            f"The router '{config.router}' built a {type(router).__name__}, whose routing cannot be recorded. "
+            "Let it inherit from phasegate.core.model.router.RouterBase."
+        )
     return router
 
 
-class PhasegateMoePreTrainedModel(Qwen3MoePreTrainedModel):  # type: ignore[misc]
+class PhasegateMoePreTrainedModel(Qwen3MoePreTrainedModel):
     """What both model classes share: recording of any router, initialisation of any router, fp32 selection bias."""
 
     config: PhasegateMoeConfig
@@ -64,7 +68,7 @@ class PhasegateMoePreTrainedModel(Qwen3MoePreTrainedModel):  # type: ignore[misc
             super()._init_weights(module)
 
 
-class PhasegateMoeModel(PhasegateMoePreTrainedModel, Qwen3MoeModel):  # type: ignore[misc]
+class PhasegateMoeModel(PhasegateMoePreTrainedModel, Qwen3MoeModel):
     """The decoder stack without a head."""
 
     def __init__(self, config: PhasegateMoeConfig) -> None:
@@ -77,7 +81,7 @@ class PhasegateMoeModel(PhasegateMoePreTrainedModel, Qwen3MoeModel):  # type: ig
         self.post_init()
 
 
-class PhasegateMoeForCausalLM(PhasegateMoePreTrainedModel, Qwen3MoeForCausalLM):  # type: ignore[misc]
+class PhasegateMoeForCausalLM(PhasegateMoePreTrainedModel, Qwen3MoeForCausalLM):
     """The language model; ``forward`` and ``generate`` are the library's."""
 
     def __init__(self, config: PhasegateMoeConfig) -> None:

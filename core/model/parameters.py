@@ -31,7 +31,7 @@ def routers_of(model: nn.Module) -> list[tuple[str, int, nn.Module]]:
     if not found and expert_parameters(model):
         raise ConfigError(
             f"{type(model).__name__} has experts but no router of a known class, so its routing cannot be recorded; "
-            "use the families mixtral, olmoe or qwen3_moe, or a router that inherits from RouterBase"
+            "use the families mixtral, olmoe or qwen3_moe, or a router that inherits from RouterBase."
         )
     return sorted(found, key=lambda router: router[1])
 

@@ -73,7 +73,7 @@ class RouterBase(nn.Module, ABC):
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         # model.to(bfloat16) must not round the bias: its steps of 1e-3 are below bf16's resolution near 1.
         bias = self.selection_bias
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.selection_bias.dtype != torch.float32:
             self.selection_bias = bias.to(self.selection_bias.device)
         return self

@@ -57,10 +57,12 @@ def train_tokenizer(
     if vocab_size < minimum:
         raise ConfigError(
             f"tokenizer.vocab_size is {vocab_size}, but 256 bytes and {len(special)} special tokens need at least "
-            f"{minimum}; raise it, or leave it out and let the size decide"
+            f"{minimum}; raise it, or leave it out and let the size decide."
         )
     if missing := [token for token in SPECIAL_TOKENS if token not in special]:
-        raise ConfigError(f"special tokens must include {', '.join(missing)}, which documents and chats are built with")
+        raise ConfigError(
+            f"Special tokens must include {', '.join(missing)}, which documents and chats are built with."
+        )
     template = CHAT_TEMPLATE if chat_template is None else chat_template
     _require_generation(template, "tokenizer.chat_template")
 
@@ -78,11 +80,11 @@ def train_tokenizer(
     seen = _Counted(texts)
     tokenizer.train_from_iterator(seen, trainer)
     if not seen.characters:
-        raise ConfigError("the tokenizer found no text to learn from; check that data.sources gives a text view")
+        raise ConfigError("The tokenizer found no text to learn from; check that data.sources gives a text view.")
     if (size := tokenizer.get_vocab_size()) < vocab_size:
         warnings.warn(
-            f"the tokenizer has {size} tokens instead of {vocab_size}: {seen.characters} characters of text hold no "
-            "more pairs to merge; give it more text or a smaller tokenizer.vocab_size",
+            f"The tokenizer has {size} tokens instead of {vocab_size}: {seen.characters} characters of text hold no "
+            "more pairs to merge; give it more text or a smaller tokenizer.vocab_size.",
             stacklevel=2,
         )
     return PreTrainedTokenizerFast(
@@ -107,8 +109,8 @@ def load_tokenizer(path: str | os.PathLike[str], chat_template: str | None = Non
         tokenizer = AutoTokenizer.from_pretrained(os.fspath(path))
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"no tokenizer can be read from '{os.fspath(path)}' ({_first_line(error)}); give a folder with "
-            "tokenizer.json or a hub id, or leave tokenizer.path out to train one"
+            f"No tokenizer can be read from '{os.fspath(path)}' ({_first_line(error)}); give a folder with "
+            "tokenizer.json or a hub id, or leave tokenizer.path out to train one."
         ) from error
     if chat_template is not None:
         _require_generation(chat_template, "tokenizer.chat_template")
@@ -130,7 +132,7 @@ def make_tokenizer(section: TokenizerSection, texts: Iterable[str], vocab_size: 
 def require_assistant_mask(tokenizer: PreTrainedTokenizerFast) -> None:
     """Raise ``ConfigError`` unless the chat template marks generated spans: without marks trl trains on every token."""
     template = tokenizer.chat_template
-    _require_generation(template if isinstance(template, str) else "", "the tokenizer's chat template")
+    _require_generation(template if isinstance(template, str) else "", "The tokenizer's chat template")
 
 
 def stop_tokens(tokenizer: PreTrainedTokenizerFast) -> list[int]:
@@ -160,7 +162,7 @@ def _require_generation(template: str, what: str) -> None:
     if not re.search(r"{%-?\s*generation\b", template):
         raise ConfigError(
             f"{what} has no {{% generation %}} block, so answers cannot be told from prompts and every token would be "
-            "trained on; put {% generation %} … {% endgeneration %} around the assistant's content"
+            "trained on; put {% generation %} … {% endgeneration %} around the assistant's content."
         )
 
 

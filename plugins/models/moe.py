@@ -112,30 +112,30 @@ class MoeBuilder:
 
 def _derived(context: ModelContext, name: str) -> Any:
     if name not in context.derived:
-        raise ConfigError(f"model.options.{name} is not given and the size derives none; set it in the experiment")
+        raise ConfigError(f"model.{name} is not given and the size derives none; set it in the experiment.")
     return context.derived[name]
 
 
 def _check(options: dict[str, Any]) -> None:
     for name, value in options.items():
         if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
-            raise ConfigError(f"model.options.{name} is {value}, but must be positive")
+            raise ConfigError(f"model.{name} is {value}, but must be positive.")
     heads, groups = options["num_attention_heads"], options["num_key_value_heads"]
     if heads % groups:
         raise ConfigError(
-            f"model.options: {heads} attention heads cannot share {groups} key-value heads evenly; choose "
-            "num_key_value_heads that divides num_attention_heads"
+            f"model: {heads} attention heads cannot share {groups} key-value heads evenly; choose "
+            "num_key_value_heads that divides num_attention_heads."
         )
     if options["head_dim"] % 2:
-        raise ConfigError(f"model.options.head_dim is {options['head_dim']}, but rotary positions need an even size")
+        raise ConfigError(f"model.head_dim is {options['head_dim']}, but rotary positions need an even size.")
     if options["num_experts_per_tok"] > options["num_experts"]:
         raise ConfigError(
-            f"model.options: a token cannot pass {options['num_experts_per_tok']} of {options['num_experts']} experts; "
-            "lower num_experts_per_tok or raise num_experts"
+            f"model: a token cannot pass {options['num_experts_per_tok']} of {options['num_experts']} experts; "
+            "lower num_experts_per_tok or raise num_experts."
         )
     layers, dense = options["num_hidden_layers"], set(options["dense_layers"])
     if not dense < set(range(layers)):
         raise ConfigError(
-            f"model.options.dense_layers is {sorted(dense)}, but layers count from 0 to {layers - 1} and at least one "
-            "must keep its experts"
+            f"model.dense_layers is {sorted(dense)}, but layers count from 0 to {layers - 1} and at least one "
+            "must keep its experts."
         )

@@ -55,11 +55,11 @@ class StockBuilder:
 
     def __init__(self, config: StockConfig, *, context: ModelContext) -> None:
         if config.family is None and config.path is None:
-            raise ConfigError("the stock model needs model.options.family or model.options.path; give one of them")
+            raise ConfigError("The stock model needs model.family or model.path; give one of them.")
         if context.router.use.rpartition(":")[2] != "linear" or context.router.options:
             raise ConfigError(
-                f"the stock model keeps its family's own router, so model.router '{context.router.use}' would be "
-                "ignored; remove it, or set model.use to moe"
+                f"The stock model keeps its family's own router, so model.router '{context.router.use}' would be "
+                "ignored; remove it, or set model.use to moe."
             )
         self.config, self.context = config, context
 
@@ -118,15 +118,15 @@ class StockBuilder:
             found = AutoConfig.from_pretrained(location, revision=self.config.revision)
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"model.options.path '{location}' has no readable model configuration "
-                f"({str(error).splitlines()[0]}); give a folder with config.json or a hub id"
+                f"model.path '{location}' has no readable model configuration "
+                f"({str(error).splitlines()[0]}); give a folder with config.json or a hub id."
             ) from error
         family = found.model_type
         if family not in _SPELLING or family != (self.config.family or family):
             wanted = self.config.family or ", ".join(_SPELLING)
             raise ConfigError(
-                f"model.options.path '{location}' holds a {family} model, not {wanted}; correct model.options.family "
-                "or choose another checkpoint"
+                f"model.path '{location}' holds a {family} model, not {wanted}; correct model.family "
+                "or choose another checkpoint."
             )
         self._check_fields(found, family)
         # Through the constructor: setting rope fields afterwards would drop rope_theta.
@@ -134,8 +134,8 @@ class StockBuilder:
         configuration = self._checked(lambda: kind(**fields))
         if configuration.vocab_size < self.context.vocab_size:
             raise ConfigError(
-                f"the tokenizer has {self.context.vocab_size} tokens, but the checkpoint '{location}' embeds only "
-                f"{configuration.vocab_size}; set tokenizer.path to the checkpoint's own tokenizer"
+                f"The tokenizer has {self.context.vocab_size} tokens, but the checkpoint '{location}' embeds only "
+                f"{configuration.vocab_size}; set tokenizer.path to the checkpoint's own tokenizer."
             )
         return configuration
 
@@ -148,7 +148,7 @@ class StockBuilder:
         for key in self.config.overrides:
             if key not in known:
                 hint = did_you_mean(key, known) or f" Its fields are {listing(known)}."
-                raise ConfigError(f"model.options.overrides has '{key}', which {family} does not have.{hint}")
+                raise ConfigError(f"model.overrides has '{key}', which {family} does not have.{hint}")
 
     def _checked(self, make: Callable[[], PretrainedConfig]) -> PretrainedConfig:
         try:
@@ -156,5 +156,5 @@ class StockBuilder:
         except (TypeError, ValueError) as error:
             text = " ".join(str(error).split())
             raise ConfigError(
-                f"the stock model's fields do not fit together ({text}); correct its overrides"
+                f"The stock model's fields do not fit together ({text}); correct its overrides."
             ) from error
