@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import torch
+from phasegate.core.config.schema import Ref
+from phasegate.core.model.builder import ModelContext
+from phasegate.core.model.tokenizer import train_tokenizer
+from phasegate.registry.plugins import Plugins
+from phasegate.registry.registry import Registry
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging
+
+logging.disable_progress_bar()
+
+TEXTS = (
+    "the cat sat on 12 mats , and the dog ate 345 bones .",
+    "what is the capital of brum ? the capital of brum is zarin .",
+    "o gato come a maçã e a menina bebe água .",
+    "def add ( a , b ) : return a + b",
+)
+
+NANO = {
+    "head_dim": 8,
+    "hidden_size": 32,
+    "initializer_range": 0.06,
+    "moe_intermediate_size": 16,
+    "num_attention_heads": 4,
+    "num_experts": 5,
+    "num_experts_per_tok": 2,
+    "num_hidden_layers": 2,
+}
+
+Context = Callable[..., ModelContext]
+Build = Callable[..., PreTrainedModel]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def registry() -> Registry:
+    return Plugins.load(()).components()
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return train_tokenizer(TEXTS * 4, 300)
+
+
+@pytest.fixture(scope="session")
+def context(registry: Registry) -> Context:
+    def make(router: str = "linear", options: Mapping[str, Any] | None = None, **changes: Any) -> ModelContext:
+        derived = {**NANO, **{key: changes.pop(key) for key in tuple(changes) if key in NANO}}
+        defaults: dict[str, Any] = {"registry": registry, "vocab_size": 300, "sequence_length": 32}
+        return ModelContext(router=Ref(use=router, options=options or {}), derived=derived, **{**defaults, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def build(context: Context) -> Build:
+    """Build a tiny model: ``build(gate="normalized", num_experts_per_tok=1, seed=3, options={...})``."""
+
+    def make(
+        gate: str = "softmax", seed: int = 0, options: Mapping[str, Any] | None = None, **changes: Any
+    ) -> PreTrainedModel:
+        ready = context(options={"gate": gate}, **changes)
+        model: PreTrainedModel = ready.registry.build("model", "moe", options or {}, context=ready).build(seed)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture
+def ids() -> torch.Tensor:
+    return torch.randint(5, 290, (2, 16), generator=torch.Generator().manual_seed(7))
