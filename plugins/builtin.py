@@ -116,18 +116,21 @@ def phasegate_components() -> Iterable[Component]:
         target=_at("gates.choice:ChoiceGate"),
         config=_at("gates.choice:ChoiceConfig"),
         summary="Accuracy on multiple-choice questions, overall and by domain.",
+        metrics=("acc", "acc/*", "acc_norm", "brier"),
     )
     yield GateSpec(
         name="format",
         target=_at("gates.format:FormatGate"),
         config=_at("gates.format:FormatConfig"),
         summary="Share of sampled answers that keep the format the instruction asks for.",
+        metrics=("acc", "acc/*"),
     )
     yield GateSpec(
         name="perplexity",
         target=_at("gates.perplexity:PerplexityGate"),
         config=_at("gates.perplexity:PerplexityConfig"),
         summary="Perplexity on held-out text, overall and by domain.",
+        metrics=("nll", "nll/*", "bits_per_byte", "perplexity", "perplexity/*"),
         higher_is_better=False,
     )
     yield GateSpec(
@@ -135,24 +138,38 @@ def phasegate_components() -> Iterable[Component]:
         target=_at("gates.preference:PreferenceGate"),
         config=_at("gates.preference:PreferenceConfig"),
         summary="How far held-out chosen answers are preferred to rejected ones.",
+        metrics=("margin", "margin/*", "acc", "acc/*"),
     )
     yield GateSpec(
         name="judge",
         target=_at("gates.judge:JudgeGate"),
         config=_at("gates.judge:JudgeConfig"),
         summary="Sampled answers judged against the known truth.",
+        metrics=("score", "score/*"),
     )
     yield GateSpec(
         name="routing",
         target=_at("gates.routing:RoutingGate"),
         config=_at("gates.routing:RoutingConfig"),
         summary="Expert load, routing entropy by domain, dead experts, and what routing tells of the domain.",
+        metrics=(
+            "load_min",
+            "load_max",
+            "load_mean_min",
+            "load_mean_max",
+            "entropy/*",
+            "entropy_mean",
+            "top2/*",
+            "mutual_information",
+            "dead",
+        ),
     )
     yield GateSpec(
         name="plateau",
         target=_at("gates.plateau:PlateauGate"),
         config=_at("gates.plateau:PlateauConfig"),
         summary="Whether the training loss is flat over a window.",
+        metrics=("improvement", "slope", "loss"),
         higher_is_better=False,
     )
     yield GateSpec(

@@ -42,7 +42,7 @@ def phasegate_components() -> Iterable[Component]:
 
 @hookspec
 def phasegate_on_start(ctx: RunContext) -> None:
-    """Called once per run: the model, the tokenizer and the data exist, nothing is trained yet.
+    """Called once per run: the plan is made and the data is there, nothing is trained yet.
 
     Example::
 
@@ -70,8 +70,8 @@ def phasegate_before_phase(ctx: PhaseContext) -> None:
 
 @hookspec(firstresult=True)
 def phasegate_run_phase(ctx: PhaseContext) -> PhaseResult | None:
-    """Train one phase: the first result that is not None counts, and the platform's own answer,
-    ``ctx.execute()``, comes last. Wrap it to put something around a phase; replace it only by a result of your own.
+    """Train one phase and measure it, by calling ``ctx.execute()`` exactly once; the platform's own implementation
+    does so and comes last. Wrap it to put something around a phase. The first result that is not None counts.
 
     Example::
 
@@ -104,7 +104,8 @@ def phasegate_on_step(ctx: StepContext) -> None:
 
 @hookspec
 def phasegate_on_gate(ctx: GateContext) -> None:
-    """Called for every judged criterion, at entry and at completion; raise ``GateStop`` to end the run.
+    """Called for every judged criterion, when ``ctx.when`` a phase is at its "entry" or "completion";
+    raise ``GateStop`` to end the run.
 
     Example::
 
@@ -112,7 +113,7 @@ def phasegate_on_gate(ctx: GateContext) -> None:
 
         @hookimpl
         def phasegate_on_gate(ctx):
-            if ctx.when == "exit" and ctx.judgement.verdict == "fail":
+            if ctx.when == "completion" and ctx.judgement.verdict == "fail":
                 raise GateStop(f"{ctx.phase} failed {ctx.judgement.criterion}.")
     """
 

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import typer
+from phasegate.core.cli.components import components_app
+from phasegate.core.cli.plugins import plugins_app
+from phasegate.registry.errors import PluginError
+from typer.testing import CliRunner, Result
+
+EXPLODES = "raise RuntimeError('imported')"
+
+
+def run(*arguments: str) -> Result:
+    app = typer.Typer()
+    app.add_typer(plugins_app, name="plugins")
+    app.add_typer(components_app, name="components")
+    return CliRunner().invoke(app, list(arguments))
+
+
+def printed(*arguments: str) -> str:
+    done = run(*arguments)
+    assert done.exception is None, done.output
+    return done.stdout
+
+
+def lines(*arguments: str) -> list[list[str]]:
+    return [line.split() for line in printed(*arguments).splitlines()]
+
+
+@pytest.fixture
+def three(install: Any, install_router: Any) -> None:
+    install_router("phasegate-lego", version="1.2.0")
+    install("phasegate-canary", EXPLODES)
+    install("phasegate-old", EXPLODES, group="phasegate.plugins.v0")
+
+
+def test_plugins_are_listed_as_loaded_available_or_refused_from_metadata_alone(three: None) -> None:
+    told = {line[0]: line for line in lines("plugins")}
+    assert told["phasegate:builtin"][2:4] == ["1", "loaded"]
+    assert told["phasegate-canary:canary"][1:4] == ["1.0", "1", "available"]
+    assert told["phasegate-lego:lego"][3:] == [
+        "available",
+        "not",
+        "imported:",
+        "add",
+        "it",
+        "with",
+        "--plugins",
+        "phasegate-lego:lego",
+    ]
+    assert told["phasegate-old:old"][2:7] == ["0", "refused", "speaks", "plugin", "API"]
+
+
+def test_a_request_shows_the_effect_of_a_selection(three: None) -> None:
+    told = {line[0]: line for line in lines("plugins", "-p", "lego")}
+    assert told["phasegate-lego:lego"][3:] == ["loaded", "router", "1"]
+
+
+def test_plugins_are_listed_as_json(three: None) -> None:
+    told = {row["name"]: row for row in json.loads(printed("plugins", "--json", "--plugins", "lego"))}
+    assert told["phasegate-lego:lego"]["components"] == ["router/switch"]
+    assert told["phasegate-canary:canary"] == {
+        "name": "phasegate-canary:canary",
+        "version": "1.0",
+        "api": 1,
+        "status": "available",
+        "reason": None,
+        "components": None,
+    }
+
+
+def test_asking_for_a_plugin_that_fails_is_an_error(three: None) -> None:
+    with pytest.raises(PluginError, match=r"phasegate-canary:canary 1\.0 failed to import"):
+        raise run("plugins", "-p", "canary").exception or AssertionError
+
+
+def test_one_plugin_is_shown_with_its_origin_hooks_and_components(three: None) -> None:
+    text = printed("plugins", "show", "phasegate-lego")
+    assert text.startswith("phasegate-lego:lego 1.2.0\n")
+    assert "module    phasegate_lego.plugin\n" in text
+    assert "hooks     phasegate_components\n" in text
+    assert "code      sha256:" in text
+    assert ["router", "switch", "1"] in [line.split() for line in text.splitlines()]
+
+
+def test_showing_one_plugin_imports_no_component(three: None) -> None:
+    printed("plugins", "show", "lego")
+    assert "phasegate_lego.plugin" in sys.modules
+    assert "phasegate_lego.routers" not in sys.modules
+
+
+def test_a_refused_plugin_is_shown_as_an_error(three: None) -> None:
+    with pytest.raises(PluginError, match="speaks plugin API 0"):
+        raise run("plugins", "show", "old").exception or AssertionError
+
+
+def test_the_order_of_hooks_is_shown_for_every_hook(install: Any) -> None:
+    source = "from phasegate import hookimpl\n@hookimpl(wrapper=True)\ndef phasegate_run_phase(ctx): return (yield)"
+    install("phasegate-lego", source)
+    told = lines("plugins", "hooks", "-p", "lego")
+    assert ["phasegate_run_phase", "1", "phasegate-lego:lego", "wrapper"] in told
+    assert ["phasegate_run_phase", "2", "phasegate:core", "asked", "to", "be", "last"] in told
+    assert ["phasegate_on_gate", "–", "nobody"] in told
+
+
+@pytest.mark.parametrize(
+    "arguments", [("plugins", "-p", "lego", "hooks"), ("components", "--json", "show", "router/linear")]
+)
+def test_an_option_that_a_subcommand_would_not_see_is_refused(three: None, arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert "options go after" in done.output
+
+
+def test_components_are_listed_by_kind(three: None) -> None:
+    told = lines("components", "--kind", "router", "-p", "lego")
+    assert [line[:4] for line in told] == [
+        ["KIND", "REF", "VERSION", "REVISION"],
+        ["router", "phasegate:linear", told[1][2], "1"],
+        ["router", "phasegate-lego:switch", "1.2.0", "1"],
+    ]
+
+
+def test_components_are_listed_as_json() -> None:
+    told = json.loads(printed("components", "--json"))
+    assert [row["ref"] for row in told if row["kind"] == "loss"] == [
+        "phasegate:balance",
+        "phasegate:domain-entropy",
+        "phasegate:loss-free-bias",
+        "phasegate:z",
+    ]
+
+
+def test_an_unknown_kind_is_an_error_with_the_nearest() -> None:
+    with pytest.raises(PluginError, match=r"There is no kind 'routers'\. Did you mean 'router'\?"):
+        raise run("components", "--kind", "routers").exception or AssertionError
+
+
+def test_one_component_is_shown_with_its_options_types_and_defaults(three: None) -> None:
+    told = lines("components", "show", "router/switch", "-p", "lego")
+    assert told[0] == ["router/phasegate-lego:switch", "1.2.0,", "revision", "1"]
+    assert ["experts", "int", "must", "be", "given"] in told
+    assert ["capacity", "float", "1.25"] in told
+
+
+def test_one_component_is_shown_as_json(three: None) -> None:
+    told = json.loads(printed("components", "show", "router/switch", "-p", "lego", "--json"))
+    assert told["options"][:2] == [
+        {"name": "experts", "type": "int", "default": None},
+        {"name": "capacity", "type": "float", "default": "1.25"},
+    ]
+
+
+def test_a_component_must_be_named_with_its_kind() -> None:
+    done = run("components", "show", "linear")
+    assert done.exit_code == 2
+    assert "write kind/name" in done.output
+
+
+@pytest.mark.parametrize("name", ["plugins", "components"])
+def test_the_listing_commands_import_no_torch(name: str) -> None:
+    code = f"from phasegate.core.cli.{name} import {name}_app; {name}_app([], standalone_mode=False)"
+    check = "import sys; assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", f"{code}\n{check}"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "phasegate:" in done.stdout
