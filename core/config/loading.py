@@ -71,7 +71,6 @@ def _load(
             text = f"the experiment has no phase '{override.path[1]}'.{did_you_mean(override.path[1], phases)}"
             problems.add(override.path, f"{text} Phases: {listing(phases)}.")
         raw = merge(raw, _from_here(override, layer))
-    problems.stop()
     raw = _anchor_paths(raw, base_folder)
     experiment = to_experiment(settle(Experiment, raw), problems, partial=True)
     if experiment is not None:

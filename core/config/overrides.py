@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...registry.errors import ConfigError
-from .document import KeyPath, parse_document
+from .document import KeyPath, parse_document, resolve
+
+_STRUCTURED = frozenset("[{'\"")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,16 @@ def _parse(text: str) -> Override:
         raise ConfigError(f"{label}: '{key}' is not a key such as data.sequence_length.")
     if len(path) > 12:
         raise ConfigError(f"{label}: no key of an experiment lies {len(path)} levels deep.")
+    return Override(path=path, value=_value(value.strip(), label), text=label)
+
+
+def _value(text: str, label: str) -> Any:
+    """Return lists, mappings and quoted text as YAML has them, and anything else as one scalar: ``*.md`` is text."""
+    if text[:1] in _STRUCTURED:
+        return parse_document(text, label).value
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ConfigError(f"{label}: the value is not UTF-8.")
     try:
-        return Override(path=path, value=parse_document(value, label).value, text=label)
-    except ConfigError as error:
-        raise ConfigError(f"{error} The value is read as YAML; quote it if it is text.") from error
+        return resolve(text)
+    except OverflowError:
+        raise ConfigError(f"{label}: the number {text[:20]} is too large.") from None

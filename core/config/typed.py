@@ -40,7 +40,7 @@ def to_experiment(settled: Mapping[str, Any], problems: Problems, *, partial: bo
     below ``phases``, where recipes fill them; the phases are then left out of the result except for what names
     their component.
     """
-    errors = _errors(settled)
+    errors = [error for error in _errors(settled) if not _other_branch(error, settled)]
     if partial:
         errors = [error for error in errors if not _filled_later(error)]
     _report(errors, settled, problems)
@@ -65,6 +65,11 @@ def _filled_later(error: ErrorDetails) -> bool:
     return error["type"] == "missing" and error["loc"][0] == "phases" and isinstance(error["loc"][-1], str)
 
 
+def _other_branch(error: ErrorDetails, settled: Mapping[str, Any]) -> bool:
+    """Tell whether this is only the complaint of "a number" about a mapping of start, end and over."""
+    return error["loc"][-1] == "float" and isinstance(_place(error, settled)[1], Mapping)
+
+
 def _report(errors: Sequence[ErrorDetails], settled: Mapping[str, Any], problems: Problems) -> None:
     expected: dict[tuple[str, ...], list[str]] = {}
     values: dict[tuple[str, ...], Any] = {}
@@ -76,8 +81,6 @@ def _report(errors: Sequence[ErrorDetails], settled: Mapping[str, Any], problems
         if error["type"] == "missing":
             problems.add(path, f"{'.'.join(path[:-1]) or 'the experiment'} lacks the key '{path[-1]}'.")
             continue
-        if isinstance(value, Mapping) and error["loc"][-1] == "float":
-            continue  # the other branch of "a number or {start, end, over}" says what is wrong
         values[path] = value
         words = _words(error)
         if words not in expected.setdefault(path, []):
