@@ -25,6 +25,10 @@ def invalid(label: str, why: str) -> PluginError:
     return PluginError(f"{label} is not a valid plugin: {why}")
 
 
+def _not_plain(label: str, name: str) -> PluginError:
+    return invalid(label, f"{name} carries @hookimpl but is not a plain function; pluggy would never call it.")
+
+
 def check_hooks(manager: pluggy.PluginManager, plugin: object, label: str) -> None:
     """Check every attribute of ``plugin`` that is a hook or looks like one, before it is registered."""
     for name in dir(plugin):
@@ -43,7 +47,7 @@ def _check_unmarked(name: str, value: object, label: str) -> None:
     if inspect.ismodule(value) or not (callable(value) or isinstance(value, (property, staticmethod, classmethod))):
         return
     if hasattr(value, f"{PROJECT}_impl"):
-        raise invalid(label, f"{name} carries @hookimpl but is not a plain function; pluggy would never call it.")
+        raise _not_plain(label, name)
     near = "" if name in HOOKS else did_you_mean(name, HOOKS)
     raise invalid(label, f"{name} looks like a hook but lacks @hookimpl.{near}")
 
@@ -58,6 +62,8 @@ def _check_marks(hook: str, marks: dict[str, Any], label: str) -> None:
 
 
 def _check_function(hook: str, function: Callable[..., Any], wrapper: bool, label: str) -> None:
+    if not (inspect.isfunction(function) or inspect.ismethod(function)):
+        raise _not_plain(label, hook)  # pluggy before 1.7 takes other routines for hooks too
     signature = inspect.signature(function)
     shown = f"{hook}({', '.join(str(p.replace(annotation=p.empty)) for p in signature.parameters.values())})"
     for parameter in signature.parameters.values():
