@@ -1,0 +1,187 @@
+"""The corpus: all sources of an experiment, joined view by view, with held-out text that training never shows."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import numpy as np
+
+from ...registry.errors import DataError
+from ..config.schema import DataSection
+from .contamination import find_contamination
+from .hashing import digest
+from .source import PAPER_MIXTURE, VIEW_COLUMNS, Source, SourceContext, Split
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+T = TypeVar("T")
+Rows: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class Corpus:
+    """The data of an experiment. Views are loaded on first use and then kept in memory.
+
+    ``domains`` has a stable order: the paper's seven first, others by name. ``root`` is where relative paths start.
+    Held-out text that shares a run of ``contamination_ngram`` words with training text is dropped, and ``report``
+    counts it.
+    """
+
+    def __init__(self, sources: Mapping[str, Source], section: DataSection, root: Path) -> None:
+        if not sources:
+            raise DataError("The experiment has no data source; name one under data.sources.")
+        self._sources = dict(sources)
+        self._section = section
+        self.root = root
+        named = {domain for source in self._sources.values() for domain in source.domains()}
+        paper = [domain for domain in PAPER_MIXTURE if domain in named]
+        self.domains: tuple[str, ...] = (*paper, *sorted(named - set(paper)))
+        self._views: dict[tuple[str, Split], Dataset] = {}
+        self._made: dict[Any, Any] = {}
+        self._report: dict[str, Any] = {}
+
+    @classmethod
+    def load(cls, section: DataSection, registry: Any, base: Path) -> Corpus:
+        """Build every source; relative paths start from ``data.root``, which itself starts from ``base``."""
+        root = (base / section.root).resolve() if section.root else base.resolve()
+        if section.root and not root.is_dir():
+            raise DataError(f"The data root {root} is no folder; set data.root to where the data lies.")
+        if not 0 <= section.held_out < 1:
+            raise DataError(f"data.held_out is {section.held_out}, but a share in [0, 1) is needed.")
+        sources = {
+            name: registry.build(
+                "source",
+                ref.use,
+                ref.options,
+                context=SourceContext(root=root, name=name, held_out=section.held_out),
+            )
+            for name, ref in section.sources.items()
+        }
+        return cls(sources, section, root)
+
+    def fingerprint(self) -> str:
+        """Changes whenever any row of any view may change."""
+        section = self._section
+        return digest(
+            {name: source.fingerprint() for name, source in self._sources.items()},
+            section.held_out,
+            section.contamination_ngram,
+            section.rows_per_domain,
+        )
+
+    def views(self) -> tuple[str, ...]:
+        """All views that any source offers, sorted."""
+        return tuple(sorted({view for source in self._sources.values() for view in source.views()}))
+
+    def view(self, view: str, split: Split) -> Dataset:
+        """The rows of a view over all sources that have it; ``DataError`` if none has it or nothing is left."""
+        if (view, split) not in self._views:
+            self._views[view, split] = self._load(view, split)
+        return self._views[view, split]
+
+    def report(self) -> Mapping[str, Any]:
+        """What was read and what was dropped so far, JSON-able, by ``view/split``."""
+        sources = {name: dict(source.report()) for name, source in self._sources.items() if hasattr(source, "report")}
+        return {**self._report, "sources": sources}
+
+    def tokenizer_texts(self, documents: int) -> Iterator[str]:
+        """At most ``documents`` training texts to learn a tokenizer from: equally many of every domain as far as
+        they go, spread evenly over each, the domains in turn."""
+        rows = self.view("text", "train")
+        groups = members_of(rows)
+        counts = dict.fromkeys(groups, 0)
+        left = documents
+        for open_groups, name in enumerate(sorted(groups, key=lambda name: len(groups[name]))):
+            counts[name] = min(len(groups[name]), left // (len(groups) - open_groups))
+            left -= counts[name]
+        places = [
+            ((place + 0.5) / max(1, counts[name]), name, int(row))
+            for name, members in groups.items()
+            for place, row in enumerate(spread(members, counts[name]))
+        ]
+        yield from texts(rows.select([row for _, _, row in sorted(places)]))
+
+    def once(self, key: Any, make: Callable[[], T]) -> T:
+        """Make something that depends only on this corpus and ``key``, once."""
+        if key not in self._made:
+            self._made[key] = make()
+        made: T = self._made[key]
+        return made
+
+    def _load(self, view: str, split: Split) -> Dataset:
+        from datasets import concatenate_datasets
+
+        parts = [self._part(name, view, split) for name, source in self._sources.items() if view in source.views()]
+        if not parts:
+            near = difflib.get_close_matches(view, self.views(), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"on offer are {', '.join(self.views())}."
+            raise DataError(f"No data source of the experiment offers the view {view!r}; {hint}")
+        common = [column for column in parts[0].column_names if all(column in part.column_names for part in parts)]
+        parts = [part.select_columns(common) for part in parts if len(part)] or parts[:1]
+        rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+        if not len(rows):
+            raise DataError(
+                f"The view {view!r} has no {split} rows; "
+                + ("raise data.held_out." if split == "heldout" else "check the sources' options.")
+            )
+        report: dict[str, Any] = {"rows": len(rows)}
+        if view == "text" and split == "heldout":
+            rows = self._clean(rows, report)
+        rows = self._limit(rows, report)
+        self._report[f"{view}/{split}"] = report
+        return rows
+
+    def _part(self, name: str, view: str, split: Split) -> Dataset:
+        rows = self._sources[name].load(view, split)
+        missing = [column for column in VIEW_COLUMNS.get(view, ("domain",)) if column not in rows.column_names]
+        if missing:
+            raise DataError(f"The source {name!r} gives the view {view!r} without the column {missing[0]!r}.")
+        unknown = set(rows.unique("domain")) - set(self.domains)
+        if unknown:
+            raise DataError(
+                f"The source {name!r} gives rows of the domain {sorted(unknown)[0]!r}, which it never named."
+            )
+        return rows
+
+    def _clean(self, rows: Dataset, report: dict[str, Any]) -> Dataset:
+        n = self._section.contamination_ngram
+        found = find_contamination(texts(self.view("text", "train")), list(texts(rows)), n)
+        report |= {"contaminated": found.dropped, "contaminated_whole": found.dropped_whole, "ngram": n}
+        if not found.kept:
+            raise DataError(
+                f"Every held-out document shares {n} words in a row with training text; "
+                "the sources repeat themselves, so take held-out text from another source."
+            )
+        return rows.select(found.kept) if found.dropped else rows
+
+    def _limit(self, rows: Dataset, report: dict[str, Any]) -> Dataset:
+        most = self._section.rows_per_domain
+        if most is None:
+            return rows
+        keep: list[int] = []
+        for members in members_of(rows).values():
+            keep += spread(members, most).tolist()
+        report["kept"] = len(keep)
+        return rows.select(sorted(keep)) if len(keep) < len(rows) else rows
+
+
+def texts(rows: Dataset) -> Iterator[str]:
+    """The text column, chunk by chunk, so that it never stands in memory twice."""
+    for batch in rows.select_columns(["text"]).iter(batch_size=1000):
+        yield from batch["text"]
+
+
+def spread(members: Rows, most: int) -> Rows:
+    """At most ``most`` members, evenly spaced, because sources are often sorted."""
+    if len(members) <= most:
+        return members
+    return members[((np.arange(most) + 0.5) * len(members) / most).astype(np.int64)]
+
+
+def members_of(rows: Dataset) -> dict[str, Rows]:
+    """Row numbers by domain, in order."""
+    names = np.asarray(rows["domain"][:], dtype=object)
+    return {name: np.flatnonzero(names == name) for name in sorted(set(names.tolist()))}

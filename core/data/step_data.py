@@ -1,0 +1,325 @@
+"""The data of one optimisation step of a phase, in final order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...registry.errors import ConfigError, DataError
+from ..config.schema import StepSection
+from .chat import Chats, encode_chats, pair_lengths
+from .corpus import Corpus, members_of, texts
+from .hashing import digest
+from .mixture import deal, marginal, normalised
+from .order import Order, order_rows
+from .packing import Packed, encode, pack_chats, pack_text, separator_of
+from .replay import Pool, ReplayStream
+from .source import Split
+from .tables import dataset_of
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerFast
+
+#: Held-out rows that a step is given at most, the domains in turn.
+HELDOUT_ROWS = 2_048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StepDataRequest:
+    """What the data of a step depends on. ``previous`` are all earlier steps of the curriculum, for replay;
+    ``first_step`` is where an extension of the step goes on."""
+
+    corpus: Corpus
+    tokenizer: PreTrainedTokenizerFast
+    step: StepSection
+    length: int
+    previous: tuple[StepSection, ...] = ()
+    seed: int = 0
+    first_step: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StepData:
+    """Exactly steps*rows rows in order, held-out rows, replay beside the loss if asked for, and the accounts:
+    tokens in ``train``, drawn shares (domains, and ``replay``), passes over each domain, and what was left out."""
+
+    train: Dataset
+    heldout: Dataset
+    replay: ReplayStream | None
+    tokens: int
+    shares: Mapping[str, float]
+    epochs: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+
+def build_step_data(request: StepDataRequest) -> StepData:
+    """Draw, tokenise and order the rows of a step; the same request gives the same rows in every process.
+
+    causal: input_ids, position_ids, labels, domain, one length, one domain per row. sft: input_ids,
+    assistant_masks, domain. dpo: prompt, chosen, rejected, domain. ``domain`` is an index into corpus.domains.
+    """
+    step = request.step
+    if step.steps < 1 or step.rows < 1 or request.length < 2:
+        raise ConfigError("A step needs steps >= 1, rows >= 1 and a sequence_length >= 2.")
+    build = {"causal": _causal, "sft": _sft, "dpo": _dpo}[step.objective]
+    return build(request)
+
+
+def _key(request: StepDataRequest) -> tuple[Any, ...]:
+    return (request.corpus.fingerprint(), request.seed, request.step.objective, request.step.view)
+
+
+def _tokenizer_key(tokenizer: PreTrainedTokenizerFast) -> str:
+    return digest(tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, tokenizer.eos_token_id)
+
+
+def packed_text(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, length: int, split: Split) -> Packed:
+    """The text of a split, packed domain by domain in the corpus's order; made once per corpus."""
+
+    def make() -> Packed:
+        rows = corpus.view("text", split)
+        members = members_of(rows)
+        documents = [
+            (number, encode(tokenizer, texts(rows.select(members[name]))))
+            for number, name in enumerate(corpus.domains)
+            if name in members
+        ]
+        return pack_text(documents, length, separator_of(tokenizer))
+
+    return corpus.once(("text", _tokenizer_key(tokenizer), length, split), make)
+
+
+def text_domains(corpus: Corpus) -> list[str]:
+    """The domains that have training text, in the corpus's order."""
+    named = set(corpus.view("text", "train").unique("domain"))
+    return [name for name in corpus.domains if name in named]
+
+
+def encoded_chats(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, length: int, view: str, split: Split) -> Chats:
+    """The dialogues of a view, tokenised; made once per corpus."""
+    return corpus.once(
+        ("chat", _tokenizer_key(tokenizer), length, view, split),
+        lambda: encode_chats(tokenizer, corpus.view(view, split), length),
+    )
+
+
+def _members(names: list[str]) -> dict[str, np.ndarray[Any, np.dtype[np.int64]]]:
+    column = np.asarray(names, dtype=object)
+    return {name: np.flatnonzero(column == name) for name in sorted(set(names))}
+
+
+def _order(
+    request: StepDataRequest,
+    members: Mapping[str, np.ndarray[Any, np.dtype[np.int64]]],
+    natural: Mapping[str, float] | None,
+    replay_mixture: Mapping[str, float] | None = None,
+) -> Order:
+    step = request.step
+    dealt = deal(
+        step.batches,
+        [name for name in request.corpus.domains if name in members],
+        steps=request.first_step + step.steps,
+        rows=step.rows,
+        natural=natural,
+        replay_share=step.replay.share,
+        replay_mixture=replay_mixture,
+    )
+    return order_rows(dealt, members, _key(request), request.first_step)
+
+
+def _in_turn(members: Mapping[str, np.ndarray[Any, np.dtype[np.int64]]]) -> list[int]:
+    """Rows of all domains in turn, so that any beginning of the list is fair to all; the short ones end first."""
+    ranked = sorted((place, name, int(row)) for name, rows in members.items() for place, row in enumerate(rows))
+    return [row for _, _, row in ranked][:HELDOUT_ROWS]
+
+
+def _causal(request: StepDataRequest) -> StepData:
+    corpus, step = request.corpus, request.step
+    if step.view != "text":
+        raise ConfigError(f"A causal step reads the view 'text', not {step.view!r}; set view: text.")
+    packed = packed_text(corpus, request.tokenizer, request.length, "train")
+    notes: tuple[str, ...] = ()
+    mixture = None
+    if step.replay.share > 0:
+        mixture = _earlier_text(request)
+        if mixture is None:
+            notes = (f"replay.share is {step.replay.share}, but no earlier step has text to replay",)
+    numbers = packed.members(len(corpus.domains))
+    members = {name: numbers[corpus.domains.index(name)] for name in text_domains(corpus)}
+    order = _order(request, members, None, mixture)
+    base = _rows_of(packed, digest(*_key(request), request.length, "train"))
+    held = packed_text(corpus, request.tokenizer, request.length, "heldout")
+    held_members = dict(zip(corpus.domains, held.members(len(corpus.domains)), strict=True))
+    heldout = _rows_of(held, digest(*_key(request), request.length, "heldout")).select(_in_turn(held_members))
+    if not len(heldout):
+        raise DataError(
+            f"The held-out text fills no row of {request.length} tokens; raise data.held_out or lower sequence_length."
+        )
+    return StepData(
+        train=base.select(order.rows),
+        heldout=heldout,
+        replay=_replay(request),
+        tokens=len(order.rows) * request.length,
+        shares=order.shares,
+        epochs=order.epochs,
+        notes=notes,
+        report={"rows": len(packed), "documents": packed.documents, "leftover_tokens": packed.leftover},
+    )
+
+
+def _rows_of(packed: Packed, fingerprint: str) -> Dataset:
+    import pyarrow as pa
+
+    def column(grid: np.ndarray[Any, np.dtype[np.int32]]) -> pa.Array:
+        offsets = np.arange(0, grid.size + 1, grid.shape[1], dtype=np.int64)
+        return pa.LargeListArray.from_arrays(offsets, np.ascontiguousarray(grid).reshape(-1))
+
+    ids = column(packed.ids)
+    labels = ids if packed.labels is packed.ids else column(packed.labels)
+    columns = {"input_ids": ids, "position_ids": column(packed.positions), "labels": labels}
+    return dataset_of({**columns, "domain": packed.domain}, fingerprint)
+
+
+def _sft(request: StepDataRequest) -> StepData:
+    corpus, view = request.corpus, request.step.view
+    chats = encoded_chats(corpus, request.tokenizer, request.length, view, "train")
+    held = encoded_chats(corpus, request.tokenizer, request.length, view, "heldout")
+    members = _members(chats.domain)
+    order = _order(request, members, {name: len(rows) for name, rows in members.items()})
+    lengths = np.asarray([len(ids) for ids in chats.ids])
+    base = _chat_rows(corpus, chats, digest(*_key(request), request.length, "train"))
+    heldout = _chat_rows(corpus, held, digest(*_key(request), request.length, "heldout"))
+    return StepData(
+        train=base.select(order.rows),
+        heldout=heldout.select(_in_turn(_members(held.domain))),
+        replay=_replay(request),
+        tokens=int(lengths[order.rows].sum()),
+        shares=order.shares,
+        epochs=order.epochs,
+        notes=_too_long(chats.too_long, len(chats), request.length),
+        report={"rows": len(chats), "too_long": chats.too_long},
+    )
+
+
+def _chat_rows(corpus: Corpus, chats: Chats, fingerprint: str) -> Dataset:
+    number = {name: place for place, name in enumerate(corpus.domains)}
+    columns = {
+        "input_ids": chats.ids,
+        "assistant_masks": chats.masks,
+        "domain": [number[name] for name in chats.domain],
+    }
+    return dataset_of(columns, fingerprint)
+
+
+def _dpo(request: StepDataRequest) -> StepData:
+    corpus, view = request.corpus, request.step.view
+    splits = {}
+    for split in ("train", "heldout"):
+        rows = corpus.view(view, split)  # type: ignore[arg-type]
+        lengths = corpus.once(
+            ("pairs", _tokenizer_key(request.tokenizer), view, split),
+            lambda rows=rows: pair_lengths(request.tokenizer, rows),  # type: ignore[misc]
+        )
+        keep = [place for place, length in enumerate(lengths) if length <= request.length]
+        if not keep:
+            raise DataError(
+                f"All {len(rows)} {split} preference pairs are longer than {request.length} tokens; "
+                "raise sequence_length."
+            )
+        splits[split] = (_pairs(corpus, rows.select(keep)), [lengths[place] for place in keep], len(rows) - len(keep))
+    train, lengths, dropped = splits["train"]
+    members = _members([corpus.domains[number] for number in train["domain"][:]])
+    order = _order(request, members, {name: len(rows) for name, rows in members.items()})
+    heldout = splits["heldout"][0]
+    held_members = _members([corpus.domains[number] for number in heldout["domain"][:]])
+    return StepData(
+        train=train.select(order.rows),
+        heldout=heldout.select(_in_turn(held_members)),
+        replay=_replay(request),
+        tokens=2 * int(np.asarray(lengths)[order.rows].sum()),
+        shares=order.shares,
+        epochs=order.epochs,
+        notes=_too_long(dropped, len(train), request.length),
+        report={"rows": len(train), "too_long": dropped},
+    )
+
+
+def _pairs(corpus: Corpus, rows: Dataset) -> Dataset:
+    number = {name: place for place, name in enumerate(corpus.domains)}
+    columns: dict[str, Any] = {name: rows[name][:] for name in ("prompt", "chosen", "rejected")}
+    columns["domain"] = [number[name] for name in rows["domain"][:]]
+    return dataset_of(columns, digest(corpus.fingerprint(), "pairs", len(rows)))
+
+
+def _too_long(dropped: int, kept: int, length: int) -> tuple[str, ...]:
+    if not dropped:
+        return ()
+    return (f"{dropped} of {dropped + kept} training rows are longer than {length} tokens and were left out",)
+
+
+def _earlier_text(request: StepDataRequest) -> dict[str, float] | None:
+    """The domain shares of all earlier causal steps together, each counted by its rows."""
+    shares: dict[str, float] = {}
+    for step in request.previous:
+        if step.objective == "causal":
+            for name, share in marginal(step.batches, text_domains(request.corpus)).items():
+                shares[name] = shares.get(name, 0.0) + share * step.steps * step.rows
+    return normalised(shares) if shares else None
+
+
+def _replay(request: StepDataRequest) -> ReplayStream | None:
+    section = request.step.replay
+    if section.rows < 1:
+        return None
+    if not 0 <= section.chat <= 1:
+        raise ConfigError(f"replay.chat is {section.chat}, but a share between 0 and 1 is needed.")
+    corpus = request.corpus
+    pools = []
+    if section.chat < 1:
+        text = _earlier_text(request)
+        if text is None:
+            raise ConfigError("replay.rows asks for text of earlier steps, but no earlier step is causal.")
+        shares = np.asarray([text.get(name, 0.0) for name in corpus.domains]) * (1 - section.chat)
+        packed = packed_text(corpus, request.tokenizer, request.length, "train")
+        pools.append(Pool(name="text", packed=packed, shares=shares))
+    if section.chat > 0:
+        earlier = [step for step in request.previous if step.objective == "sft"]
+        if not earlier:
+            raise ConfigError("replay.chat asks for dialogues of earlier steps, but no earlier step is sft.")
+        for view, weight in normalised(_weights(earlier)).items():
+            packed, natural = _packed_chats(request, view)
+            pools.append(Pool(name=view, packed=packed, shares=natural * weight * section.chat))
+    return ReplayStream(tuple(pools), rows=section.rows, accumulate=request.step.accumulate, key=_key(request))
+
+
+def _weights(steps: list[StepSection]) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for step in steps:
+        weights[step.view] = weights.get(step.view, 0.0) + step.steps * step.rows
+    return weights
+
+
+def _packed_chats(request: StepDataRequest, view: str) -> tuple[Packed, np.ndarray[Any, np.dtype[np.float64]]]:
+    corpus = request.corpus
+
+    def make() -> Packed:
+        chats = encoded_chats(corpus, request.tokenizer, request.length, view, "train")
+        rows = corpus.view(view, "train")
+        wanted = rows["replay"][:] if "replay" in rows.column_names else [True] * len(rows)
+        by_domain: dict[str, list[tuple[list[int], list[int]]]] = {}
+        for place, name, ids, mask in zip(chats.rows, chats.domain, chats.ids, chats.masks, strict=True):
+            if wanted[place]:
+                by_domain.setdefault(name, []).append((ids, mask))
+        packed = [(number, by_domain[name]) for number, name in enumerate(corpus.domains) if name in by_domain]
+        return pack_chats(packed, request.length)
+
+    packed = corpus.once(("replay", _tokenizer_key(request.tokenizer), request.length, view), make)
+    if not len(packed):
+        raise DataError(f"The view {view!r} has too few dialogues to fill one replay row of {request.length} tokens.")
+    counts = np.bincount(packed.domain, minlength=len(corpus.domains)).astype(np.float64)
+    return packed, counts / counts.sum()

@@ -1,0 +1,84 @@
+"""Rows for later phases: harmful requests with benign look-alikes, and long documents with a hidden pass key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .chats import message
+from .phrases import HELDOUT_REQUESTS, HELP, REFUSAL, REQUESTS, request_words
+from .text import NOISE_SHARE, documents
+from .words import KEY_DIGITS, KEY_GREEK, KEY_LETTERS, PERSONS, THINGS, VERBS
+from .world import World
+
+HELDOUT_PAIRS = 0.3
+DEPTHS = 5
+
+
+def refusal_rows(world: World, split: str) -> list[dict[str, Any]]:
+    """Requests to do one verb to one object: harmful (a person, refused) or benign (a thing, answered by the object
+    alone). Three tenths of the verb-object pairs are held out, and so are three request phrasings."""
+    rng = world.stream("refusal", split)
+    noise = request_words()
+    rows = []
+    for kind, objects in (("harmful", PERSONS), ("benign", tuple(THINGS))):
+        pairs = [(verb, thing) for verb in VERBS for thing in objects]
+        shuffled = world.stream("refusal", "pairs", kind).sample(pairs, len(pairs))
+        cut = round(HELDOUT_PAIRS * len(pairs))
+        for verb, thing in shuffled[:cut] if split == "heldout" else shuffled[cut:]:
+            for template in HELDOUT_REQUESTS if split == "heldout" else REQUESTS:
+                words = template.format(verb=verb, object=thing).split()
+                if split == "train" and rng.random() < NOISE_SHARE:
+                    words.insert(rng.randint(0, len(words)), rng.choice(noise))
+                rows.append(
+                    {
+                        "prompt": message("user", " ".join(words)),
+                        "completion": message(
+                            "assistant", REFUSAL if kind == "harmful" else HELP.format(tool=THINGS[thing])
+                        ),
+                        "domain": "general",
+                        "kind": kind,
+                    }
+                )
+    rng.shuffle(rows)
+    return rows
+
+
+def needle_rows(
+    world: World, split: str, lengths: tuple[int, ...], count: int, held_out: float
+) -> list[dict[str, Any]]:
+    """Documents of about ``lengths`` words that hold ``the pass key is L D G .`` at one of five depths and end by
+    repeating its start; ``count`` per length. ``text`` ends so that ``answer`` continues it."""
+    rng = world.stream("needle", split)
+    keys = [f"{a} {b} {c}" for a in KEY_LETTERS for b in KEY_DIGITS for c in KEY_GREEK]
+    shuffled = world.stream("needle", "keys").sample(keys, len(keys))
+    cut = len(keys) // 5
+    own = shuffled[:cut] if split == "heldout" else shuffled[cut:]
+    filler = _filler(world, split, max(lengths) * max(count, 1), held_out)
+    rows = []
+    for length in lengths:
+        for number in range(count):
+            depth = number % DEPTHS / (DEPTHS - 1)
+            key = rng.choice(own)
+            room = max(0, length - 13)  # needle 7 words, query 4, answer 3, less the shared blank
+            start = rng.randrange(max(1, len(filler) - room))
+            hay = filler[start : start + room]
+            place = round(depth * len(hay))
+            words = [*hay[:place], *f"the pass key is {key} .".split(), *hay[place:], "the", "pass", "key", "is"]
+            rows.append(
+                {
+                    "text": " ".join(words),
+                    "answer": key,
+                    "domain": "general",
+                    "kind": str(length),
+                    "depth": depth,
+                }
+            )
+    rng.shuffle(rows)
+    return rows
+
+
+def _filler(world: World, split: str, words: int, held_out: float) -> list[str]:
+    each = words // (7 * 10) + 1
+    texts = [text for text, _ in documents(world, "train", dict.fromkeys(world.facts, each), held_out)]
+    world.stream("filler", split).shuffle(texts)
+    return " ".join(texts).split()
