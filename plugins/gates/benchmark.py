@@ -10,8 +10,7 @@ from ...evals.context import MeasureContext
 from ...evals.measurement import Measurement
 from ...evals.stock import stock_task, write_stock
 from ...evals.summary import mean_over_groups, summarise
-from ...registry.errors import DataError
-from .measuring import NotMeasured, check_finite, context_length, or_missing
+from .measuring import check_finite, context_length, or_missing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +41,7 @@ class BenchmarkGate:
     def _measure(self, ctx: MeasureContext) -> Mapping[str, Measurement]:
         check_finite(ctx)
         path = ctx.root / (self.config.path or self.task.file)
-        try:
-            pack = write_stock(ctx.folder, self.config.task, path, self.config.subtasks, ctx.documents)
-        except DataError as error:
-            raise NotMeasured(str(error)) from error
+        pack = write_stock(ctx.folder, self.config.task, path, self.config.subtasks, ctx.documents)
         found = evaluate_folder(
             ctx.model,
             ctx.tokenizer,

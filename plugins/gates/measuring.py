@@ -15,25 +15,22 @@ from ...registry.errors import DataError
 Row = dict[str, Any]
 
 
-class NotMeasured(Exception):
-    """Why a gate has nothing to report; it becomes a missing measurement, which no criterion passes on."""
+class NotMeasured(DataError):
+    """Why a gate has nothing to report."""
 
 
 def or_missing(metrics: Iterable[str], measure: Callable[[], Mapping[str, Measurement]]) -> Mapping[str, Measurement]:
-    """What ``measure`` returns, or each of ``metrics`` as missing with the reason."""
+    """What ``measure`` returns, or, where data is not there or not what it should be, each of ``metrics`` as missing
+    with the reason; no criterion passes on that."""
     try:
         return measure()
-    except NotMeasured as reason:
+    except DataError as reason:
         return {name: missing(name, str(reason)) for name in metrics}
 
 
 def view_rows(ctx: MeasureContext, view: str, split: str, kinds: Sequence[str] = ()) -> list[Row]:
     """The rows of a data view, of the named kinds only; ``NotMeasured`` where there are none."""
-    try:
-        dataset = ctx.view(view, split)
-    except DataError as error:
-        raise NotMeasured(str(error)) from error
-    rows = [dict(row) for row in dataset]
+    rows = [dict(row) for row in ctx.view(view, split)]
     if not rows:
         raise NotMeasured(f"the data has no {split} rows of view '{view}'")
     if kinds:

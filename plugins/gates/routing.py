@@ -13,7 +13,7 @@ from ...evals.context import MeasureContext
 from ...evals.intervals import z_quantile
 from ...evals.measurement import Measurement
 from ...evals.packs import choose_evenly
-from ...evals.recording import count_routes
+from ...evals.recording import Routers, count_routes
 from ...evals.routing import (
     Array,
     dead_experts,
@@ -23,6 +23,7 @@ from ...evals.routing import (
     mutual_information,
     top_share,
 )
+from ...registry.errors import ConfigError
 from .measuring import NotMeasured, check_finite, context_length, or_missing, view_rows
 
 DOCUMENTS_PER_DOMAIN = 64
@@ -80,12 +81,18 @@ class RoutingGate:
         prefix = ctx.tokenizer.bos_token_id
         counts = count_routes(
             ctx.model,
-            ctx.routers(ctx.model),
+            self._routers(ctx),
             texts,
             prefix=ctx.tokenizer.eos_token_id if prefix is None else prefix,
             batch_size=ctx.batch_size,
         )
         return _measurements(counts, np.asarray(owners), domains, weights, self.config.bootstrap, ctx.seed)
+
+    def _routers(self, ctx: MeasureContext) -> Routers:
+        try:
+            return ctx.routers(ctx.model)
+        except ConfigError as error:
+            raise NotMeasured(str(error)) from error
 
     def _weights(self, domains: list[str]) -> Array | None:
         if not self.config.mixture:

@@ -1,0 +1,57 @@
+"""The benchmark gate."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from phasegate.evals.criteria import Criterion, judge
+from phasegate.plugins.gates.benchmark import BenchmarkConfig, BenchmarkGate
+from phasegate.registry.errors import ConfigError
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Path:
+    lines = [
+        {"UID": uid, "pairID": str(i), "sentence_good": f"the cat {i} sat", "sentence_bad": f"the cat {i} mat {uid}"}
+        for uid, count in (("transitive", 6), ("passive_1", 2))
+        for i in range(count)
+    ]
+    path = tmp_path / "evals" / "blimp" / "blimp_part.jsonl.gz"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(gzip.compress("\n".join(map(json.dumps, lines)).encode()))
+    return path
+
+
+def test_blimp_is_the_mean_over_paradigms(context: Any, local: Path) -> None:
+    found = BenchmarkGate().measure(context({}))
+    assert set(found) == {"acc", "acc/transitive", "acc/passive_1"}
+    assert found["acc"].value == pytest.approx((found["acc/transitive"].value + found["acc/passive_1"].value) / 2)
+    assert found["acc"].n == 8
+    assert found["acc"].chance == found["acc/passive_1"].chance == 0.5
+
+
+def test_its_accuracy_has_an_interval(context: Any, local: Path) -> None:
+    (found,) = judge(Criterion(name="b", metric="acc", at_least=0.5), BenchmarkGate().measure(context({})))
+    assert 0 <= found.low < found.high <= 1
+    assert found.chance == 0.5
+
+
+def test_paradigms_and_documents_can_be_selected(context: Any, local: Path) -> None:
+    config = BenchmarkConfig(subtasks=("transitive",))
+    found = BenchmarkGate(config).measure(context({}, documents=4))
+    assert set(found) == {"acc", "acc/transitive"}
+    assert found["acc"].n == 4
+
+
+def test_a_missing_copy_is_missing_and_not_zero(context: Any) -> None:
+    found = BenchmarkGate().measure(context({}))
+    assert found["acc"].missing is not None and "blimp_part.jsonl.gz" in found["acc"].missing
+
+
+def test_an_unknown_benchmark_is_refused_when_it_is_built() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'blimp'"):
+        BenchmarkGate(BenchmarkConfig(task="blimpp"))
