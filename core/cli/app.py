@@ -44,8 +44,10 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command and exit: 0 when it did its work, 1 when that is no, 2 for a mistake that its user can mend,
-    130 after Ctrl-C; typer sees to Ctrl-C and broken pipes once a subcommand runs. A mistake is one sentence on stderr; only a fault of the platform shows a traceback.
+    """Run the command and exit: 0 when it did its work, 2 for a mistake that its user can mend, 130 after Ctrl-C.
+
+    A mistake is told on stderr in a sentence; only a fault of the platform shows a traceback, with exit code 1.
+    Typer itself ends quietly on Ctrl-C and on a broken pipe while a subcommand runs.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:

@@ -62,7 +62,7 @@ def places(value: Any) -> list[tuple[Any, Any]]:
     return [(value, key) for key in keys] + [place for key in keys for place in places(value[key])]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_mutated_experiment_is_valid_or_a_config_error(data: st.DataObject, finish: Finish) -> None:
     experiment = copy.deepcopy(WHOLE)
@@ -80,14 +80,14 @@ def test_a_mutated_experiment_is_valid_or_a_config_error(data: st.DataObject, fi
     _valid_or_told(finish, yaml.safe_dump(experiment, allow_unicode=True))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.integers(0, 600), noise=st.binary(max_size=6), cut=st.integers(0, 12))
 def test_a_damaged_text_is_valid_or_a_config_error(where: int, noise: bytes, cut: int, finish: Finish) -> None:
     text = yaml.safe_dump(WHOLE).encode()
     _valid_or_told(finish, text[:where] + noise + text[where + cut :])
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(alphabet="{}[]&*!|>-:#'\"\n\t aé1.,?<", max_size=30))
 def test_an_odd_override_is_valid_or_a_config_error(text: str, finish: Finish) -> None:
     _valid_or_told(finish, yaml.safe_dump(WHOLE), f"data.sources.here.note={text}")
