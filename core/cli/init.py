@@ -53,7 +53,7 @@ def write_new(path: Path, content: str) -> None:
 
 def quoted(name: str) -> str:
     """Return a name as YAML text: quoted where it would be read as a number or another word."""
-    from ..config.document import reads_as_text
+    from ..config.scalars import reads_as_text
 
     return name if reads_as_text(name) else f"'{name}'"
 

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from ...registry.components import PhaseSpec
 from ...registry.errors import ConfigError, PhasegateError
-from .checks import check_combinations, check_numbers
+from .checks import check_combinations
 from .components import check_reference, check_references, providers_of
 from .curriculum import check_comparisons, check_new_steps, check_requirements, ordered
 from .filling import Filled, fill
+from .layers import merge, settle
 from .problems import Problems
+from .ranges import check_numbers
 from .schema import Experiment, PhaseSection
-from .shaping import merge, settle, shape
+from .shaping import shape
 from .typed import to_experiment
 
 if TYPE_CHECKING:

@@ -7,8 +7,6 @@ are always text. Tags, merge keys, several documents and anything that repeats a
 from __future__ import annotations
 
 import copy
-import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,19 +15,13 @@ from typing import Any
 import yaml
 
 from ...registry.errors import ConfigError
+from .scalars import resolve
 
 KeyPath = tuple[str, ...]
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 40
 MAX_VALUES = 20_000  # aliases count with everything they repeat, so that a few lines cannot fill the memory
-
-_INTEGER = re.compile(r"[-+]?(\d+|\d{1,3}(_\d{3})+)")
-_NUMBER = re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?")
-_WORDS: Mapping[str, bool | None] = {
-    "": None, "~": None, "null": None, "Null": None, "NULL": None,
-    "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,27 +61,6 @@ def parse_document(content: bytes | str, name: str) -> Document:
     except yaml.MarkedYAMLError as error:
         raise ConfigError(_explain(error, name)) from error
     return Document(name=name, value=value, lines=builder.lines)
-
-
-def resolve(text: str) -> str | int | float | bool | None:
-    """Return what an unquoted scalar means; raises ``OverflowError`` for a number that does not fit."""
-    if text in _WORDS:
-        return _WORDS[text]
-    if _INTEGER.fullmatch(text):
-        if len(text) > 20:
-            raise OverflowError(text)
-        return int(text)
-    if _NUMBER.fullmatch(text):
-        number = float(text)
-        if not math.isfinite(number):
-            raise OverflowError(text)
-        return number
-    return text
-
-
-def reads_as_text(text: str) -> bool:
-    """Tell whether an unquoted scalar is read as the text that it is."""
-    return not (text in _WORDS or _INTEGER.fullmatch(text) or _NUMBER.fullmatch(text))
 
 
 def _decode(content: bytes, name: str) -> str:

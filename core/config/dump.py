@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from .document import reads_as_text
+from .scalars import reads_as_text
 from .schema import Experiment, Ref
 from .shaping import INLINE
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...registry.errors import PhasegateError
-from .dial import derive
+from .dial import Derived, derive
 from .problems import Problems
 from .schema import Experiment
 
@@ -53,6 +53,23 @@ def fill(experiment: Experiment, registry: Registry, problems: Problems) -> Fill
         "data": {"sequence_length": values["sequence_length"]},
     }
     return Filled(values=values, layer=layer)
+
+
+def explain(experiment: Experiment) -> Derived:
+    """Return the dial's values as a complete experiment has them, with the reason for each.
+
+    What the experiment sets itself says so, with what the size would give. Rows and learning rate are those that
+    recipes start from; steps may scale or override them.
+    """
+    derived = derive(experiment.size)
+    own = {
+        **{key: item for key, item in experiment.model.options.items() if key in derived.values},
+        "vocab_size": experiment.tokenizer.vocab_size,
+        "sequence_length": experiment.data.sequence_length,
+    }
+    changed = {key: item for key, item in own.items() if item is not None and item != derived.values[key]}
+    reasons = {key: f"set by the experiment; size {experiment.size} gives {derived.values[key]}" for key in changed}
+    return Derived(values={**derived.values, **changed}, reasons={**derived.reasons, **reasons})
 
 
 def _model_options(experiment: Experiment, registry: Registry, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from ...registry.errors import ConfigError
 from ...registry.suggest import did_you_mean, listing
 from .dial import derive
 from .document import Document, KeyPath, parse_document, read_document
+from .layers import merge, settle
 from .overrides import Override, parse_overrides
 from .presets import is_path, preset_content
 from .problems import Problems
 from .schema import Experiment
-from .shaping import merge, settle, shape
+from .shaping import shape
 from .typed import to_experiment
 
 

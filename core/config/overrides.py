@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...registry.errors import ConfigError
-from .document import KeyPath, parse_document, resolve
+from .document import KeyPath, parse_document
+from .scalars import resolve
 
 _STRUCTURED = frozenset("[{'\"")
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from phasegate import ConfigError, PhaseSpec
 from phasegate.core.config.complete import complete, phase_order
+from phasegate.core.config.filling import explain
 from phasegate.core.config.loading import Loaded, load_experiment
 from phasegate.core.config.schema import Experiment, LossSection, Weight
 from phasegate.registry.entries import Entry
@@ -110,6 +111,14 @@ def test_what_is_said_wins_over_the_dial(finish: Finish, good: str) -> None:
     experiment = finish(good, "model.num_experts=4", "tokenizer.vocab_size=512", "data.sequence_length=32")
     assert experiment.model.options["num_experts"] == 4
     assert (experiment.tokenizer.vocab_size, experiment.data.sequence_length) == (512, 32)
+
+
+def test_an_explanation_tells_what_is_set_from_what_is_derived(finish: Finish, good: str) -> None:
+    explained = explain(finish(good, "model.num_experts=4", "data.sequence_length=32"))
+    assert (explained.values["num_experts"], explained.values["sequence_length"]) == (4, 32)
+    assert explained.reasons["num_experts"] == "set by the experiment; size nano gives 9"
+    assert explained.values["hidden_size"] == 64
+    assert explained.reasons["hidden_size"] == "size nano"
 
 
 def test_the_size_of_an_existing_tokenizer_is_read_from_it(finish: Finish, good: str, tmp_path: Path) -> None:
