@@ -27,7 +27,7 @@ class MeasureContext:
 
     model: Any
     tokenizer: Any
-    view: Callable[[str, str], Dataset]
+    view: Callable[[str, Any], Dataset]
     domains: tuple[str, ...]
     folder: Path
     root: Path

@@ -13,11 +13,12 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """One execution of an experiment. ``error`` is set in ``phasegate_on_end`` after a failure."""
+    """One execution of an experiment. ``folder`` is the run's record, None in all processes but the main one;
+    ``error`` is set in ``phasegate_on_end`` after a failure."""
 
     experiment: Any
     plan: Any
-    folder: Path
+    folder: Path | None
     model: Any = None
     tokenizer: Any = None
     corpus: Any = None
@@ -64,7 +65,7 @@ class StepContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateContext:
-    """One judged criterion of a phase; raise ``GateStop`` to end the run."""
+    """One judged criterion of a phase, ``when`` is ``entry`` or ``completion``; raise ``GateStop`` to end the run."""
 
     phase: str
     when: str

@@ -1,16 +1,17 @@
-"""Measuring and judging the criteria of a phase: each gate once per model, baselines paired on the same documents."""
+"""Measuring and judging the criteria of a phase: each gate once per model, baselines on the same documents."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...evals.context import MeasureContext
-from ...evals.criteria import Criterion, Judgement, judge
+from ...evals.criteria import Criterion, Judgement, combined, judge
 from ...evals.measurement import Measurement
+from ...evals.records import read_measurements, write_judgements, write_measurements
 from ..config.schema import CriterionSection
 from .fingerprint import canonical
 from .policy import Outcome
@@ -18,9 +19,17 @@ from .policy import Outcome
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from ...registry.catalog import Registry
+    from ...registry.registry import Registry
 
-ModelLoader = Callable[[str], "PreTrainedModel"]
+Measured = Mapping[str, Measurement]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """A model to compare with: how to load it, and the evidence that may already hold its measurements."""
+
+    load: Callable[[], PreTrainedModel]
+    evidence: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,88 +37,66 @@ class GateReport:
     """Every judgement of one suite, and the measurements that they stand on."""
 
     judgements: tuple[Judgement, ...]
-    measurements: Mapping[str, Mapping[str, Measurement]]
-
-    @property
-    def outcome(self) -> Outcome:
-        """Return the worst verdict: fail before undecided before pass."""
-        verdicts = {judgement.verdict for judgement in self.judgements}
-        if "fail" in verdicts:
-            return "fail"
-        return "undecided" if "undecided" in verdicts else "pass"
+    outcome: Outcome
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GateSuite:
-    """Runs gates for one run; baselines are measured once per stage and reused by every criterion."""
+    """Measures and judges a set of criteria on the model in ``context``; evidence goes below its folder."""
 
-    def __init__(self, registry: Registry, context: MeasureContext) -> None:
-        self._registry = registry
-        self._context = context
-        self._baselines: dict[tuple[str, str], Mapping[str, Measurement]] = {}
+    registry: Registry
+    context: MeasureContext
+    baseline: Callable[[str], Baseline]
 
-    def measure(
-        self,
-        criteria: Mapping[str, CriterionSection],
-        model: PreTrainedModel,
-        history: Sequence[Mapping[str, float]],
-        folder: Path,
-        baseline: ModelLoader,
-    ) -> GateReport:
-        """Measure ``model`` and judge every criterion; ``baseline`` loads the stage that a criterion is held against.
+    def run(self, criteria: Mapping[str, CriterionSection], judged: Callable[[Judgement], None]) -> GateReport:
+        """Judge every criterion, tell ``judged`` as they come, and write measurements and verdicts as JSON.
 
-        Evidence (packs, per-document values) goes below ``folder``.
+        Criteria with the same gate, options and document count share one measurement. A baseline that was measured
+        the same way at the end of its own phase is read from there.
         """
-        context = replace(self._context, model=model, history=history, folder=folder)
-        measured = self._measure_all(criteria.values(), context)
+        measured: dict[str, Measured] = {}
+        baselines: dict[tuple[str, str], Measured] = {}
         judgements: list[Judgement] = []
         for name, section in criteria.items():
             key = gate_key(section)
-            held_against = None
-            if section.against is not None:
-                held_against = self._baseline(section, key, context, baseline)
-            judgements.extend(judge(criterion_of(name, section), measured[key], held_against))
-        return GateReport(judgements=tuple(judgements), measurements=measured)
-
-    def _measure_all(
-        self, sections: Iterable[CriterionSection], context: MeasureContext
-    ) -> dict[str, Mapping[str, Measurement]]:
-        measured: dict[str, Mapping[str, Measurement]] = {}
-        for section in sections:
-            key = gate_key(section)
             if key not in measured:
-                measured[key] = self._run(section, context, key)
-        return measured
+                measured[key] = self._measure(section, self.context, key)
+                write_measurements(self.context.folder / f"{key}.json", measured[key])
+            against = None
+            if section.against is not None:
+                pair = (section.against, key)
+                if pair not in baselines:
+                    baselines[pair] = self._measure_baseline(section, section.against, key)
+                against = baselines[pair]
+            for judgement in judge(criterion_of(name, section), measured[key], against):
+                judgements.append(judgement)
+                judged(judgement)
+        write_judgements(self.context.folder / "verdicts.json", judgements)
+        return GateReport(judgements=tuple(judgements), outcome=combined(judgements))
 
-    def _run(self, section: CriterionSection, context: MeasureContext, key: str) -> Mapping[str, Measurement]:
-        gate = self._registry.build("gate", section.use, section.options)
-        folder = context.folder / key.split(" ")[0]
+    def _measure(self, section: CriterionSection, context: MeasureContext, key: str) -> Measured:
+        folder = context.folder / key
         folder.mkdir(parents=True, exist_ok=True)
-        measured: Mapping[str, Measurement] = gate.measure(  # type: ignore[attr-defined]
-            replace(context, documents=section.documents, folder=folder)
-        )
+        gate = self.registry.build("gate", section.use, section.options)
+        measured: Measured = gate.measure(replace(context, documents=section.documents, folder=folder))
         return measured
 
-    def _baseline(
-        self, section: CriterionSection, key: str, context: MeasureContext, load: ModelLoader
-    ) -> Mapping[str, Measurement]:
-        assert section.against is not None
-        known = (section.against, key)
-        if known not in self._baselines:
-            folder = context.folder / "against" / section.against.replace("/", "_").replace(".", "here")
-            self._baselines[known] = self._run(
-                section, replace(context, model=load(section.against), history=(), folder=folder), key
-            )
-        return self._baselines[known]
-
-    def forget_baselines(self) -> None:
-        """Drop measured baselines; their names mean other models in the next phase."""
-        self._baselines.clear()
+    def _measure_baseline(self, section: CriterionSection, name: str, key: str) -> Measured:
+        baseline = self.baseline(name)
+        if baseline.evidence is not None and (baseline.evidence / f"{key}.json").exists():
+            return read_measurements(baseline.evidence / f"{key}.json")
+        folder = self.context.folder / ("against-" + name.removeprefix("./").replace("/", "-"))
+        folder.mkdir(parents=True, exist_ok=True)
+        context = replace(self.context, model=baseline.load(), history=(), folder=folder)
+        measured = self._measure(section, context, key)
+        write_measurements(folder / f"{key}.json", measured)
+        return measured
 
 
 def gate_key(section: CriterionSection) -> str:
-    """Return one key for all criteria that one measurement serves: gate, options, number of documents."""
+    """Return one file name for all criteria that one measurement serves: gate, options, number of documents."""
     options = canonical({"options": dict(section.options), "documents": section.documents})
-    return f"{section.use} {options}"
+    return f"{section.use.replace(':', '-')}-{hashlib.sha256(options.encode()).hexdigest()[:8]}"
 
 
 def criterion_of(name: str, section: CriterionSection) -> Criterion:
@@ -122,23 +109,4 @@ def criterion_of(name: str, section: CriterionSection) -> Criterion:
         at_most=section.at_most,
         statistic=section.statistic,
         confidence=section.confidence,
-        paper=section.paper,
     )
-
-
-def write_evidence(report: GateReport, folder: Path) -> None:
-    """Write verdicts and measurements (per-document values included) as JSON."""
-    folder.mkdir(parents=True, exist_ok=True)
-    verdicts: list[dict[str, Any]] = [asdict(judgement) for judgement in report.judgements]
-    (folder / "verdicts.json").write_text(json.dumps(verdicts, indent=1), encoding="utf-8")
-    measured = {
-        key: {metric: asdict(measurement) for metric, measurement in metrics.items()}
-        for key, metrics in report.measurements.items()
-    }
-    (folder / "measurements.json").write_text(json.dumps(measured), encoding="utf-8")
-
-
-def read_verdicts(folder: Path) -> tuple[Judgement, ...]:
-    """Read back what ``write_evidence`` wrote."""
-    rows = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))
-    return tuple(Judgement(**row) for row in rows)

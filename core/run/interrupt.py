@@ -24,6 +24,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.event = threading.Event()
 
     @property
     def requested(self) -> bool:
@@ -56,6 +57,7 @@ def interruptible(notify: Callable[[int], None] | None = None) -> Iterator[Inter
         if state.requested:
             raise Interrupted(128 + number)
         state.signal = number
+        state.event.set()
         if notify is not None:
             notify(number)
 

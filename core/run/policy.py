@@ -34,4 +34,6 @@ def decide(policy: PolicySection, outcome: Outcome, attempt: int) -> Decision:
     if attempt < policy.extensions:
         return Decision(action=wanted, reason=f"{said}; {wanted} {attempt + 1} of {policy.extensions}")
     last: Action = "advance" if policy.then == "advance" else "stop"
-    return Decision(action=last, reason=f"{said} after {attempt} of {policy.extensions} repeats; the policy says {last}")
+    return Decision(
+        action=last, reason=f"{said} after {attempt} of {policy.extensions} repeats; the policy says {last}"
+    )

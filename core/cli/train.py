@@ -1,0 +1,82 @@
+"""``platform train``: print the plan, run it, show every verdict and where everything was written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from .options import RUNS, STORE, ExperimentName, Overrides, PluginRequests, RunsFolder, StoreFolder, plan_of
+
+if TYPE_CHECKING:
+    from ..run.plan import Plan
+    from ..run.records import RunFolder
+
+GATE_STOPPED = 3
+
+
+def command(
+    experiment: ExperimentName,
+    overrides: Overrides = None,
+    plugins: PluginRequests = None,
+    gates: Annotated[
+        Literal["enforce", "warn"], typer.Option(help="warn: record a failed gate and go on to the next phase.")
+    ] = "enforce",
+    store: StoreFolder = STORE,
+    runs: RunsFolder = RUNS,
+    allow_plugin_drift: Annotated[
+        bool, typer.Option("--allow-plugin-drift", help="Go on although plugin code changed; the run is marked.")
+    ] = False,
+) -> None:
+    """Train an experiment phase by phase; run it again to go on from where it stopped."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from transformers.utils import logging
+
+    from ...registry.errors import GateStop
+    from ..run.bench import Bench
+    from ..run.interrupt import Interrupted, interruptible
+    from ..run.loop import run
+    from ..run.processes import is_main, start_processes
+    from ..run.store import Store
+    from .terminal import make_console, show_plan
+    from .watching import Watch
+
+    logging.disable_progress_bar()
+    console = make_console()
+    where = Store(store)
+    plan = plan_of(experiment, overrides, plugins, where)
+    start_processes(plan.experiment.run.threads)
+    if is_main():
+        show_plan(console, plan)
+    folder = record_of(plan, runs, gates, allow_plugin_drift) if is_main() else None
+    with interruptible(
+        lambda _: console.print("stopping after this step; run the same command again to go on")
+    ) as stop:
+        watch = Watch(console, plan, quiet=not is_main())
+        bench = Bench(store=where, interruption=stop, callbacks=watch.callbacks, allow_drift=allow_plugin_drift)
+        try:
+            run(plan, bench, folder, gates, watch.show)
+        except GateStop as stopped:
+            watch.summary(folder, where)
+            typer.echo(f"error: {stopped}", err=True)
+            raise typer.Exit(GATE_STOPPED) from None
+        except Interrupted as stopped:
+            raise typer.Exit(stopped.exit_code) from None
+        watch.summary(folder, where)
+
+
+def record_of(plan: Plan, runs: Path, gates: str, drift: bool) -> RunFolder:
+    """Write what was asked and planned to a new run folder."""
+    from ..config.dump import to_yaml
+    from ..run.plan import plan_record
+    from ..run.records import create_run
+
+    return create_run(
+        runs,
+        plan.experiment.name,
+        text=to_yaml(plan.experiment),
+        plan=plan_record(plan),
+        manifest={"plugins": dict(plan.provenance), "gates": gates, "plugin_drift_allowed": drift},
+    )

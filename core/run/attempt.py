@@ -1,0 +1,96 @@
+"""One attempt at a phase: which steps it trains, from which model, and what of it is already on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..config.schema import PhaseSection, StepSection
+from .atomic import write_json
+from .policy import Action, Decision
+from .step import StepResult
+
+Kind = Action | str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """Attempt ``number`` of a phase: the first training, an extension of it, or a repeat after a roll-back."""
+
+    number: int
+    kind: str
+    steps: Mapping[str, StepSection]
+    folder: Path
+
+    def step_folder(self, name: str) -> Path:
+        """Return where a step keeps its trainer checkpoints, its model and its record."""
+        return self.folder / name
+
+
+def first_attempt(section: PhaseSection, work: Path) -> Attempt:
+    """Return the first training of a phase."""
+    return Attempt(number=0, kind="train", steps=section.steps, folder=work / "attempt-0")
+
+
+def next_attempt(section: PhaseSection, last: Attempt, action: Action, work: Path) -> Attempt:
+    """Return what follows an ``extend`` (more steps from where it ended) or a ``rollback`` (all steps again from the
+    parent), both at half the learning rate of the attempt before."""
+    share = section.policy.extend_by if action == "extend" else 1.0
+    steps = {
+        name: replace(
+            last.steps[name],
+            steps=max(1, round(section.steps[name].steps * share)),
+            learning_rate=last.steps[name].learning_rate / 2,
+        )
+        for name in section.steps
+    }
+    number = last.number + 1
+    return Attempt(number=number, kind=action, steps=steps, folder=work / f"attempt-{number}")
+
+
+def save_step(folder: Path, result: StepResult) -> None:
+    """Write the record of a finished step; it comes last, so its presence means the step's model is whole."""
+    write_json(folder / "DONE.json", asdict(result))
+
+
+def load_step(folder: Path) -> StepResult | None:
+    """Return the record of a finished step, or None when it has not finished."""
+    path = folder / "DONE.json"
+    if not path.exists():
+        return None
+    return StepResult(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def save_decision(attempt: Attempt, decision: Decision, outcome: str) -> None:
+    """Write what was decided after an attempt."""
+    write_json(
+        attempt.folder / "decision.json", {"action": decision.action, "reason": decision.reason, "outcome": outcome}
+    )
+
+
+def load_decision(attempt: Attempt) -> tuple[Decision, str] | None:
+    """Return what was decided after an attempt, and the outcome of its gates; None when it is still open."""
+    path = attempt.folder / "decision.json"
+    if not path.exists():
+        return None
+    row = json.loads(path.read_text(encoding="utf-8"))
+    return Decision(action=row["action"], reason=row["reason"]), row["outcome"]
+
+
+def history_rows(phase: str, attempts: Sequence[tuple[Attempt, Mapping[str, StepResult]]]) -> list[dict[str, Any]]:
+    """Return every log row of a phase with its phase, attempt and step, without the values that are wall-clock time."""
+    rows = []
+    for attempt, results in attempts:
+        for step, result in results.items():
+            for row in result.history:
+                kept = {key: value for key, value in row.items() if not is_wall_clock(key)}
+                rows.append({"phase": phase, "attempt": attempt.number, "at": step, **kept})
+    return rows
+
+
+def is_wall_clock(key: str) -> bool:
+    """Say whether a logged value depends on the machine's speed."""
+    return key.endswith(("runtime", "per_second")) or key == "total_flos"

@@ -1,0 +1,73 @@
+"""What a finished phase leaves in the store: the model, the models between its steps, evidence, metrics, facts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...evals.criteria import Judgement
+from ...evals.records import read_judgements
+from .atomic import write_text
+from .plan import StagePlan
+from .processes import is_main, wait_for_all
+from .store import Stage, Work
+
+if TYPE_CHECKING:
+    from .bench import Bench
+    from .stage import Trained
+
+
+def commit(
+    bench: Bench,
+    stage: StagePlan,
+    work: Work,
+    trained: Trained,
+    provenance: Mapping[str, Any],
+    saved: Callable[[Path], None],
+) -> Stage:
+    """Write a phase into the store, whole or not at all, and drop its work folder; ``saved`` is called before."""
+    if is_main():
+        last = trained.last
+        names = list(last.steps)
+        with bench.store.draft(work) as draft:
+            shutil.copytree(last.step_folder(names[-1]) / "model", draft.checkpoint, dirs_exist_ok=True)
+            for name in names[:-1]:
+                shutil.copytree(last.step_folder(name) / "model", draft.folder / "steps" / name)
+            shutil.copytree(last.folder / "evidence", draft.evidence, dirs_exist_ok=True)
+            if (work.folder / "entry").exists():
+                shutil.copytree(work.folder / "entry", draft.evidence / "entry")
+            lines = (json.dumps(row, sort_keys=True) + "\n" for row in trained.history)
+            write_text(draft.metrics, "".join(lines))
+            saved(draft.folder)
+            bench.store.commit(draft, {"facts": facts_of(stage, trained), "provenance": dict(provenance)})
+    wait_for_all()
+    found = bench.store.find(stage.recipe)
+    assert found is not None
+    return found
+
+
+def facts_of(stage: StagePlan, trained: Trained) -> dict[str, Any]:
+    """Return what the manifest says of how the phase went; seconds are the only values that a repeat may change."""
+    return {
+        "outcome": trained.outcome,
+        "decision": {"action": trained.decision.action, "reason": trained.decision.reason},
+        "tokens": trained.result.tokens,
+        "seconds": round(trained.result.seconds, 3),
+        "attempts": [
+            {
+                "kind": attempt.kind,
+                "steps": {name: step.steps for name, step in attempt.steps.items()},
+                "bump": {name: result.bump for name, result in results.items() if result.bump is not None},
+            }
+            for attempt, results in trained.attempts
+        ],
+        "last_step": list(stage.section.steps)[-1],
+    }
+
+
+def verdicts_of(stage: Stage) -> tuple[Judgement, ...]:
+    """Return the judgements that stand in a stage's evidence."""
+    return tuple(read_judgements(stage.evidence / "verdicts.json"))

@@ -1,0 +1,205 @@
+"""The plan: what a run will do, resolved and counted before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...registry.entries import Entry
+from ...registry.registry import Registry
+from ..config.complete import complete, phase_order
+from ..config.dial import Derived, derive
+from ..config.schema import Experiment, PhaseSection, StepSection
+from ..data.corpus import Corpus
+from .fingerprint import Recipe, content_digest, stage_recipe
+
+if TYPE_CHECKING:
+    from ...registry.plugins import Plugins
+    from ..config.loading import Loaded
+    from .store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagePlan:
+    """One phase of the plan: what it is trained from, what it costs, whether the store already has it."""
+
+    name: str
+    section: PhaseSection
+    parent: str | None
+    earlier: tuple[StepSection, ...]
+    recipe: Recipe
+    tokens: int
+    flops: float
+    cached: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A complete plan; ``memory`` is an estimate in bytes of one process's peak in training."""
+
+    experiment: Experiment
+    stages: tuple[StagePlan, ...]
+    components: Mapping[str, Entry]
+    provenance: Mapping[str, Any]
+    derived: Derived
+    facts: Any
+    memory: int
+    corpus: Corpus
+    registry: Registry = field(repr=False)
+    plugins: Plugins = field(repr=False)
+    source: Path | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Return the training tokens of all phases."""
+        return sum(stage.tokens for stage in self.stages)
+
+
+def make_plan(loaded: Loaded, plugins: Plugins, store: Store) -> Plan:
+    """Resolve every component, count parameters, tokens, FLOPs and memory, and look into the store.
+
+    Raises ``ConfigError``, ``PluginError`` or ``DataError`` for whatever a user can mend; trains and writes nothing.
+    """
+    registry = plugins.components()
+    experiment = complete(loaded, registry)
+    derived = derive(experiment.size)
+    corpus = Corpus.load(experiment.data, registry, loaded.base_folder)
+    builder = model_builder(experiment, registry, derived)
+    facts = builder.facts()
+    used = used_components(experiment, experiment.phases.values(), registry)
+    provenance = plugins.provenance(used.values())
+    stages: list[StagePlan] = []
+    parent: Recipe | None = None
+    earlier: tuple[StepSection, ...] = ()
+    for name in phase_order(experiment):
+        section = experiment.phases[name]
+        recipe = stage_recipe(
+            parent=parent.digest if parent is not None else None,
+            phase=name,
+            section=section,
+            model={"section": experiment.model, "content": content_of(experiment.model.options, loaded.base_folder)},
+            tokenizer={
+                "section": experiment.tokenizer,
+                "content": content_of({"path": experiment.tokenizer.path}, loaded.base_folder),
+            },
+            data=corpus.fingerprint(),
+            components={
+                ref: entry.component.revision for ref, entry in used_components(experiment, [section], registry).items()
+            },
+            seed=experiment.seed,
+            precision=experiment.precision,
+        )
+        tokens = sum(tokens_of(step, experiment) for step in section.steps.values())
+        stages.append(
+            StagePlan(
+                name=name,
+                section=section,
+                parent=stages[-1].name if stages else None,
+                earlier=earlier,
+                recipe=recipe,
+                tokens=tokens,
+                flops=facts.flops_per_token * tokens,
+                cached=store.find(recipe) is not None,
+            )
+        )
+        parent = recipe
+        earlier += tuple(section.steps.values())
+    return Plan(
+        experiment=experiment,
+        stages=tuple(stages),
+        components=used,
+        provenance=provenance,
+        derived=derived,
+        facts=facts,
+        memory=memory_of(facts, experiment),
+        corpus=corpus,
+        registry=registry,
+        plugins=plugins,
+        source=loaded.path,
+    )
+
+
+def model_builder(experiment: Experiment, registry: Registry, derived: Derived) -> Any:
+    """Return the experiment's model builder; it allocates nothing until asked to build."""
+    from ..model.builder import ModelContext
+
+    assert experiment.tokenizer.vocab_size is not None and experiment.data.sequence_length is not None
+    return registry.build(
+        "model",
+        experiment.model.use,
+        experiment.model.options,
+        context=ModelContext(
+            registry=registry,
+            router=experiment.model.router,
+            derived=derived.values,
+            vocab_size=experiment.tokenizer.vocab_size,
+            sequence_length=experiment.data.sequence_length,
+        ),
+    )
+
+
+def used_components(experiment: Experiment, phases: Iterable[PhaseSection], registry: Registry) -> dict[str, Entry]:
+    """Return every component that these phases name, with the model, router and sources, by ``kind/dist:name``."""
+    wanted = {("model", experiment.model.use), ("router", experiment.model.router.use)}
+    wanted |= {("source", source.use) for source in experiment.data.sources.values()}
+    for phase in phases:
+        wanted.add(("phase", phase.use))
+        wanted |= {("gate", criterion.use) for criterion in (*phase.entry.values(), *phase.gates.values())}
+        wanted |= {("loss", loss.use) for step in phase.steps.values() for loss in step.losses.values()}
+    return {entry.key: entry for entry in (registry.get(kind, ref) for kind, ref in sorted(wanted))}
+
+
+def content_of(options: Mapping[str, Any], base: Path) -> dict[str, str]:
+    """Return the digest of every local file or folder that an option called ``path`` names: where it lies says
+    nothing about what it holds."""
+    named = {key: base / value for key, value in options.items() if key == "path" and isinstance(value, str)}
+    return {key: content_digest(path) for key, path in named.items() if path.exists()}
+
+
+def tokens_of(step: StepSection, experiment: Experiment) -> int:
+    """Return the tokens of a step at full rows; replayed rows of sft and dpo steps count, a pair counts twice."""
+    length = step.sequence_length or experiment.data.sequence_length or 0
+    rows = step.rows * (2 if step.objective == "dpo" else 1) + step.replay.rows
+    return step.steps * rows * length
+
+
+def memory_of(facts: Any, experiment: Experiment) -> int:
+    """Estimate one process's peak in training, in bytes.
+
+    Weights, gradients and two Adam moments in fp32 are 16 bytes a parameter; activations of one micro-batch are
+    ``34 s b h`` bytes a layer in half precision (Korthikanti 2022, 2205.05198), twice that in fp32, without the
+    attention matrices that fused kernels do not keep; logits are kept three times in fp32.
+    """
+    values = dict(derive(experiment.size).values) | dict(experiment.model.options)
+    micro = max(
+        step.rows // step.accumulate * (step.sequence_length or experiment.data.sequence_length or 0)
+        for phase in experiment.phases.values()
+        for step in phase.steps.values()
+    )
+    width = 2 if experiment.precision == "bf16" else 4
+    activations = 17 * width * micro * int(values["hidden_size"]) * int(values["num_hidden_layers"])
+    logits = 3 * 4 * micro * (experiment.tokenizer.vocab_size or 0)
+    return int(16 * facts.total + activations + logits)
+
+
+def plan_record(plan: Plan) -> dict[str, Any]:
+    """Return the plan as JSON data for the run folder."""
+    return {
+        "experiment": plan.experiment.name,
+        "parameters": {"total": plan.facts.total, "active": plan.facts.active, "by_role": dict(plan.facts.by_role)},
+        "flops_per_token": plan.facts.flops_per_token,
+        "memory_bytes": plan.memory,
+        "tokens": plan.tokens,
+        "stages": [
+            {
+                "phase": stage.name,
+                "fingerprint": stage.recipe.digest,
+                "tokens": stage.tokens,
+                "flops": stage.flops,
+                "cached": stage.cached,
+            }
+            for stage in plan.stages
+        ],
+    }

@@ -1,0 +1,187 @@
+"""Training one phase: enter, prepare, train, measure, decide; the loop commits what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...evals.context import MeasureContext
+from ...evals.criteria import Judgement
+from ...evals.records import read_judgements
+from ...registry.contexts import PhaseResult
+from .attempt import (
+    Attempt,
+    first_attempt,
+    history_rows,
+    load_decision,
+    load_step,
+    next_attempt,
+    save_decision,
+    save_step,
+)
+from .gates import Baseline, GateReport, GateSuite
+from .plan import StagePlan
+from .policy import Decision, decide
+from .processes import agree, is_main, wait_for_all
+from .seeds import derive
+from .step import StepOrder, StepResult, Workshop, train_step
+from .store import Work
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from .bench import Parents
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What training a phase left in its work folder: the model, every attempt, the verdicts and the decision."""
+
+    model: PreTrainedModel
+    result: PhaseResult
+    attempts: tuple[tuple[Attempt, Mapping[str, StepResult]], ...]
+    decision: Decision
+    outcome: str
+    history: list[dict[str, Any]]
+
+    @property
+    def last(self) -> Attempt:
+        """Return the attempt whose model is the phase's result."""
+        return self.attempts[-1][0]
+
+
+@dataclass(frozen=True, slots=True)
+class StageRunner:
+    """Trains and measures one phase in its work folder; every part that finished is found again after a kill."""
+
+    shop: Workshop
+    stage: StagePlan
+    work: Work
+    parents: Parents
+    judged: Callable[[str, Judgement], None]
+
+    def enter(self) -> GateReport | None:
+        """Measure the entry criteria on the model that the phase starts from; None when there are none."""
+        section = self.stage.section
+        if not section.entry:
+            return None
+        context = self._context(self.parents.parent(), self.work.folder / "entry", ())
+        suite = GateSuite(
+            registry=self.shop.registry, context=context, baseline=lambda name: self._baseline(None, name)
+        )
+        return suite.run(section.entry, lambda judgement: self.judged("entry", judgement))
+
+    def train(self) -> Trained:
+        """Train attempt after attempt until the policy says advance or stop."""
+        section = self.stage.section
+        attempt = first_attempt(section, self.work.folder)
+        done: list[tuple[Attempt, Mapping[str, StepResult]]] = []
+        model = self.parents.parent()
+        while True:
+            model, results = self._train_attempt(attempt, model)
+            done.append((attempt, results))
+            decision, outcome, judgements = self._measure(attempt, model, results)
+            if decision.action in {"advance", "stop"}:
+                break
+            if decision.action == "rollback":
+                model = self.parents.parent()
+            attempt = next_attempt(section, attempt, decision.action, self.work.folder)
+        every = [result for _, results in done for result in results.values()]
+        return Trained(
+            model=model,
+            result=PhaseResult(
+                steps=sum(step.steps for one, _ in done for step in one.steps.values()),
+                tokens=sum(result.tokens for result in every),
+                seconds=sum(result.seconds for result in every),
+                metrics={f"{judgement.criterion}:{judgement.metric}": judgement.value for judgement in judgements},
+            ),
+            attempts=tuple(done),
+            decision=decision,
+            outcome=outcome,
+            history=history_rows(self.stage.name, done),
+        )
+
+    def _train_attempt(
+        self, attempt: Attempt, model: PreTrainedModel
+    ) -> tuple[PreTrainedModel, Mapping[str, StepResult]]:
+        from ..model.loading import load_model, save_model
+
+        results: dict[str, StepResult] = {}
+        earlier = self.stage.earlier
+        for name, section in attempt.steps.items():
+            folder = attempt.step_folder(name)
+            finished = load_step(folder)
+            if finished is None:
+                order = StepOrder(
+                    phase=self.stage.name,
+                    name=name,
+                    section=section,
+                    earlier=earlier,
+                    identity=f"{self.stage.recipe.digest}/{attempt.number}",
+                    folder=folder / "trainer",
+                    bump=self.stage.section.bump,
+                )
+                finished = train_step(self.shop, order, model)
+                if is_main():
+                    save_model(model, self.shop.tokenizer, folder / "model")
+                    save_step(folder, finished)
+                wait_for_all()
+            # Read back even when just written: what the next step starts from must not depend on a kill between.
+            model = load_model(folder / "model", self.shop.registry)
+            results[name] = finished
+            earlier += (section,)
+        return model, results
+
+    def _measure(
+        self, attempt: Attempt, model: PreTrainedModel, results: Mapping[str, StepResult]
+    ) -> tuple[Decision, str, tuple[Judgement, ...]]:
+        evidence = attempt.folder / "evidence"
+        known = load_decision(attempt)
+        if known is not None:
+            return (*known, tuple(read_judgements(evidence / "verdicts.json")))
+        self.shop.interruption.check()
+        history = tuple(row for result in results.values() for row in result.history)
+        suite = GateSuite(
+            registry=self.shop.registry,
+            context=self._context(model, evidence if is_main() else self.work.folder / "other", history),
+            baseline=lambda name: self._baseline(attempt, name),
+        )
+        report = suite.run(self.stage.section.gates, lambda judgement: self.judged("completion", judgement))
+        decision = agree(decide(self.stage.section.policy, report.outcome, attempt.number))
+        if is_main():
+            save_decision(attempt, decision, report.outcome)
+        wait_for_all()
+        return decision, report.outcome, report.judgements
+
+    def _context(
+        self, model: PreTrainedModel, folder: Path, history: tuple[Mapping[str, float], ...]
+    ) -> MeasureContext:
+        from ..model.parameters import routers_of
+
+        folder.mkdir(parents=True, exist_ok=True)
+        return MeasureContext(
+            model=model,
+            tokenizer=self.shop.tokenizer,
+            view=self.shop.corpus.view,
+            domains=self.shop.corpus.domains,
+            folder=folder,
+            root=self.shop.corpus.root,
+            routers=routers_of,
+            seed=derive(self.shop.experiment.seed, "gates"),
+            batch_size=self.shop.experiment.run.eval_batch_size,
+            history=history,
+            length=self.shop.length,
+        )
+
+    def _baseline(self, attempt: Attempt | None, name: str) -> Baseline:
+        from ..model.loading import load_model
+
+        if attempt is not None and name.startswith("./"):
+            folder = attempt.step_folder(name[2:]) / "model"
+            return Baseline(load=lambda: load_model(folder, self.shop.registry))
+        if name == "parent":
+            return Baseline(load=self.parents.parent, evidence=self.parents.parent_evidence)
+        checkpoint = self.parents.named(name)
+        return Baseline(load=lambda: load_model(checkpoint, self.shop.registry))

@@ -1,0 +1,181 @@
+"""One step of a phase: its data, its trainer, training from wherever it was interrupted, and what it did."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config.schema import BumpSection, Experiment, StepSection
+from .interrupt import Interruption
+from .seeds import derive, seed_everything
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from ...registry.plugins import Plugins
+    from ...registry.registry import Registry
+    from ..data.corpus import Corpus
+    from ..training.terms import WeightedLoss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workshop:
+    """What all steps of a phase share."""
+
+    experiment: Experiment
+    registry: Registry
+    plugins: Plugins
+    corpus: Corpus
+    tokenizer: PreTrainedTokenizerFast
+    length: int
+    interruption: Interruption
+    callbacks: Callable[[str, float], tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOrder:
+    """What one step is to do: ``earlier`` are the steps whose data may be replayed and whose validation loss is
+    watched; ``identity`` is what its random streams derive from; ``folder`` holds the trainer's checkpoints."""
+
+    phase: str
+    name: str
+    section: StepSection
+    earlier: tuple[StepSection, ...]
+    identity: str
+    folder: Path
+    bump: BumpSection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """What a step did: its log rows, tokens, seconds, and the transition bump where an earlier phase was watched."""
+
+    history: Sequence[Mapping[str, float]]
+    tokens: int
+    seconds: float
+    bump: Mapping[str, Any] | None
+
+
+def train_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> StepResult:
+    """Train ``model`` in place, from the last complete checkpoint in ``order.folder`` if there is one.
+
+    Raises ``Interrupted`` after a signal, with a complete checkpoint on disk.
+    """
+    from ..data.step_data import StepDataRequest, build_step_data
+    from ..training.checkpoint import StopCallback, latest_complete
+    from ..training.job import StepJob, build_trainer
+    from ..training.release import frozen_copy, release
+
+    section = order.section
+    seed = derive(order.identity, order.name, "train")
+    length = section.sequence_length or shop.length
+    data = build_step_data(
+        StepDataRequest(
+            corpus=shop.corpus,
+            tokenizer=shop.tokenizer,
+            step=section,
+            length=length,
+            previous=order.earlier,
+            seed=derive(order.identity, order.name, "data"),
+        )
+    )
+    reference = frozen_copy(model) if section.objective == "dpo" else None
+    seed_everything(seed)
+    watch = bump_callback(shop, order, length)
+    bridge = step_hook(shop, order)
+    callbacks = [
+        *shop.callbacks(order.name, data.tokens / section.steps),
+        StopCallback(shop.interruption.event),
+        *watch,
+        *bridge,
+    ]
+    job = StepJob(
+        objective=section.objective,
+        model=model,
+        tokenizer=shop.tokenizer,
+        train=data.train,
+        heldout=data.heldout,
+        replay=data.replay,
+        section=section,
+        losses=build_losses(shop, section, model),
+        domains=shop.corpus.domains,
+        seed=seed,
+        folder=order.folder,
+        reference=reference,
+        logging_steps=shop.experiment.run.logging_steps,
+        save_steps=max(1, round(section.steps * shop.experiment.run.save_every)),
+        callbacks=tuple(callbacks),
+        precision=shop.experiment.precision,
+        length=length,
+    )
+    trainer = build_trainer(job)
+    for hook in bridge:
+        hook.attach(trainer)
+    started = time.perf_counter()
+    resume = latest_complete(order.folder)
+    try:
+        trainer.train(resume_from_checkpoint=str(resume) if resume is not None else None)
+        history = tuple(trainer.state.log_history)
+    finally:
+        release(trainer)
+    shop.interruption.check()
+    seconds = time.perf_counter() - started
+    bump = watch[0].result() if watch else None
+    return StepResult(
+        history=history, tokens=data.tokens, seconds=seconds, bump=bump.as_dict() if bump is not None else None
+    )
+
+
+def bump_callback(shop: Workshop, order: StepOrder, length: int) -> list[Any]:
+    """Return the callback that watches the validation loss of the earlier phases' text; none in a first phase."""
+    if not any(step.objective == "causal" for step in order.earlier):
+        return []
+    from ..data.heldout import heldout_rows
+    from ..training.bump import BumpCallback
+
+    rows = heldout_rows(shop.corpus, shop.tokenizer, length, order.bump.rows)
+    return [BumpCallback(rows, steps=order.section.steps, every=order.bump.every, tolerance=order.bump.tolerance)]
+
+
+def step_hook(shop: Workshop, order: StepOrder) -> list[Any]:
+    """Return the callback that calls ``phasegate_on_step``; none when no plugin implements it."""
+    if not shop.plugins.implements("phasegate_on_step"):
+        return []
+    from ..training.hooks import StepHook
+
+    return [StepHook(shop.plugins.hook, order.phase, order.name)]
+
+
+def build_losses(shop: Workshop, section: StepSection, model: PreTrainedModel) -> tuple[WeightedLoss, ...]:
+    """Return the loss components of a step, built for this model."""
+    if not section.losses:
+        return ()
+    from ..model.parameters import routers_of
+    from ..training.terms import LossSetup, WeightedLoss
+    from .processes import world_size
+
+    routers = routers_of(model)
+    first: Any = routers[0][2]
+    setup = LossSetup(
+        model=model,
+        domains=shop.corpus.domains,
+        experts=first.num_experts,
+        top_k=first.top_k,
+        layers=len(routers),
+        world_size=world_size(),
+        accumulate=section.accumulate,
+    )
+    return tuple(
+        WeightedLoss(
+            name=name,
+            loss=shop.registry.build("loss", loss.use, loss.options, setup=setup),
+            weight=loss.weight,
+            options=loss.options,
+        )
+        for name, loss in section.losses.items()
+    )
