@@ -135,13 +135,13 @@ def write_yaml(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def choose(rows: Sequence[Mapping[str, Any]], documents: int | None) -> list[dict[str, Any]]:
-    """At most ``documents`` rows, drawn by the hash of their content.
+    """At most ``documents`` different rows, drawn by the hash of their content.
 
     The draw is the same for every model and seed, and a larger one contains every smaller one, so values of
     different gates and stages can be paired.
     """
-    ordered = sorted((dict(row) for row in rows), key=_digest)
-    return ordered if documents is None else ordered[:documents]
+    ordered = sorted({_digest(row): row for row in rows}.items(), key=lambda item: item[0])
+    return [dict(row) for _, row in ordered[:documents]]
 
 
 def choose_evenly(

@@ -58,12 +58,14 @@ STOCK: dict[str, StockTask] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StockPack:
-    """Written task files: the folder, lm-eval's task names by subtask, and where the data came from."""
+    """Written task files: the folder, lm-eval's task names and row counts by subtask, where the data came from, and
+    the bytes of the longest row, which bound its tokens."""
 
     folder: Path
     tasks: Mapping[str, str]
     rows: Mapping[str, int]
     source: Path
+    longest: int
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -109,6 +111,7 @@ def write_stock(
         tasks={subtask: task.name.format(subtask) for subtask in chosen},
         rows={subtask: len(rows) for subtask, rows in chosen.items()},
         source=path,
+        longest=max(len(json.dumps(row, ensure_ascii=False).encode()) for rows in chosen.values() for row in rows),
         evidence={"benchmark": name, "file": path.name, "subtasks": len(chosen)},
     )
 

@@ -28,7 +28,8 @@ class BenchmarkGate:
 
     Metrics: the task's own, for BLiMP (Warstadt et al. 2020, 1912.00582) ``acc`` (mean over paradigms, as
     published; chance 0.5) and ``acc/<paradigm>``. All documents unless the criterion says how many, which are then
-    spread evenly over the members.
+    spread evenly over the members. Texts longer than the trained length are scored whole: lm-eval would cut their
+    beginning off, or stop.
     """
 
     def __init__(self, config: BenchmarkConfig | None = None) -> None:
@@ -49,7 +50,7 @@ class BenchmarkGate:
             sorted(pack.tasks.values()),
             batch_size=ctx.batch_size,
             seed=ctx.seed,
-            max_length=context_length(ctx),
+            max_length=max(context_length(ctx), pack.longest),
         )
         measured: dict[str, Measurement] = {}
         chance = self.task.chance

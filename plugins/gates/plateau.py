@@ -16,14 +16,14 @@ MINIMUM_POINTS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlateauConfig:
-    """Which logged value, and the last share of the phase that counts as its end."""
+    """Which logged value, and the last share of its steps that counts as the end."""
 
     key: str = "loss"
     window: float = 0.2
 
 
 class PlateauGate:
-    """Least-squares line through the logged loss over the last ``window`` of a phase.
+    """Least-squares line through the logged loss over the last ``window`` of a phase's last step.
 
     Metrics: ``improvement`` (relative fall of the line from the window's first to its last step; a plateau is
     ``at_most`` a small share), ``slope`` (per step) and ``loss`` (mean over the window). Bounds come from the
@@ -40,9 +40,7 @@ class PlateauGate:
         from scipy.stats import linregress
 
         key = self.config.key
-        points = [
-            (float(entry.get("step", i)), float(entry[key])) for i, entry in enumerate(ctx.history) if key in entry
-        ]
+        points = _last_step([(float(e.get("step", i)), float(e[key])) for i, e in enumerate(ctx.history) if key in e])
         if not points:
             raise NotMeasured(f"the training log has no '{key}'")
         first, last = points[0][0], points[-1][0]
@@ -74,3 +72,9 @@ class PlateauGate:
                 metric="loss", value=mean, n=n, per_document=dict(zip(map(str, steps), losses, strict=True))
             ),
         }
+
+
+def _last_step(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points since the step count last began anew."""
+    starts = [i for i in range(1, len(points)) if points[i][0] < points[i - 1][0]]
+    return points[starts[-1] :] if starts else points

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from phasegate.evals.bridge import evaluate_folder, finite
-from phasegate.evals.packs import write_pack
+from phasegate.evals.packs import write_pack, write_yaml
 
 
 @pytest.fixture
@@ -182,3 +182,32 @@ def test_a_choice_score_is_the_summed_log_likelihood(model: Any, tokenizer: Any,
         scores = torch.log_softmax(model.eval()(torch.tensor([whole])).logits[0], -1)
     expected = sum(scores[i - 1, whole[i]].item() for i in range(len(context), len(whole)))
     assert sample.answers[0][0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_stock_tasks_are_not_indexed(model: Any, tokenizer: Any, tmp_path: Path, rows: Any) -> None:
+    """lm-eval's own index costs every process six seconds."""
+    pack = write_pack(tmp_path, "choice", rows)
+    with pytest.raises(KeyError, match="arc_easy"):
+        evaluate_folder(model, tokenizer, pack.folder, ["arc_easy"])
+
+
+def test_closed_standard_errors_are_kept(model: Any, tokenizer: Any, tmp_path: Path, rows: Any) -> None:
+    """``bootstrap_iters=0`` would switch them off."""
+    pack = write_pack(tmp_path, "choice", rows)
+    found = evaluate_folder(model, tokenizer, pack.folder, [pack.task]).results[pack.task]
+    accuracy = found["acc,none"]
+    assert found["acc_stderr,none"] == pytest.approx(math.sqrt(accuracy * (1 - accuracy) / (len(rows) - 1)))
+
+
+def test_few_shot_examples_are_the_same_every_time(model: Any, tokenizer: Any, tmp_path: Path, rows: Any) -> None:
+    pack = write_pack(tmp_path, "choice", rows)
+    write_yaml(
+        pack.folder / "shots.yaml",
+        {"include": "task.yaml", "task": "shots", "num_fewshot": 2, "fewshot_config": {"split": "test"}},
+    )
+    first, again = (
+        evaluate_folder(model, tokenizer, pack.folder, ["shots"], max_length=256).samples["shots"] for _ in range(2)
+    )
+    other = evaluate_folder(model, tokenizer, pack.folder, ["shots"], max_length=256, seed=1).samples["shots"]
+    assert [s.answers for s in first] == [s.answers for s in again]
+    assert [s.answers for s in first] != [s.answers for s in other]

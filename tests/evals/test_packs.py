@@ -72,6 +72,10 @@ def test_a_smaller_draw_is_part_of_a_larger_one() -> None:
     assert small == large[:10]
 
 
+def test_a_draw_holds_each_row_once() -> None:
+    assert choose([{"text": "a"}, {"text": "b"}, {"text": "a"}], 2) == choose([{"text": "b"}, {"text": "a"}], None)
+
+
 def test_an_even_draw_takes_equally_many_of_each_group() -> None:
     rows = [{"text": f"t{i}", "domain": "a" if i < 40 else "b"} for i in range(50)]
     chosen = choose_evenly(rows, 12, lambda row: str(row["domain"]))

@@ -55,3 +55,8 @@ def test_a_missing_copy_is_missing_and_not_zero(context: Any) -> None:
 def test_an_unknown_benchmark_is_refused_when_it_is_built() -> None:
     with pytest.raises(ConfigError, match="did you mean 'blimp'"):
         BenchmarkGate(BenchmarkConfig(task="blimpp"))
+
+
+def test_sentences_longer_than_the_trained_length_are_scored_whole(context: Any, local: Path) -> None:
+    found = BenchmarkGate().measure(context({}, length=4))
+    assert found["acc"].per_document == BenchmarkGate().measure(context({}, length=64))["acc"].per_document

@@ -46,3 +46,8 @@ def test_an_empty_log_is_missing(context: Any) -> None:
 def test_a_loss_of_nan_is_missing(context: Any) -> None:
     found = PlateauGate().measure(context({}, history=log([1.0] * 40 + [math.nan])))["improvement"]
     assert math.isnan(found.value)
+
+
+def test_only_the_last_step_of_a_phase_counts(context: Any) -> None:
+    history = log([9.0 - i / 10 for i in range(40)]) + log([1.0] * 40)
+    assert PlateauGate(PlateauConfig(window=1.0)).measure(context({}, history=history))["loss"].value == 1.0
