@@ -10,16 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from ..registry.errors import ConfigError
-from .intervals import (
-    documents_to_resolve,
-    is_binary,
-    mean_interval,
-    paired_difference,
-    rescale,
-    wilson,
-    win_rate,
-    z_quantile,
-)
+from .estimates import Estimate, needed, of_pairs, of_value, unresolvable
 from .measurement import Measurement
 
 Verdict = Literal["pass", "fail", "undecided"]
@@ -94,20 +85,6 @@ class Judgement:
     chance: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Estimate:
-    value: float
-    low: float
-    high: float
-    n: int
-    proportion: bool = False
-    exact: bool = False
-    paired_binary: bool = False
-    baseline: float | None = None
-    p_value: float | None = None
-    note: str = ""
-
-
 def judge(
     criterion: Criterion, measurements: Mapping[str, Measurement], baseline: Mapping[str, Measurement] | None = None
 ) -> tuple[Judgement, ...]:
@@ -145,13 +122,13 @@ def _judge_one(criterion: Criterion, measured: Measurement, baseline: Measuremen
     if measured.missing is not None or not math.isfinite(measured.value):
         return _not_evaluated(criterion, measured.metric, measured.missing or "its value is not a finite number")
     if criterion.statistic == "value":
-        estimate: _Estimate | str = _of_value(measured, criterion.confidence)
+        estimate: Estimate | str = of_value(measured, criterion.confidence)
     else:
-        estimate = _of_pairs(criterion, measured, baseline)
+        estimate = of_pairs(criterion.statistic, measured, baseline, criterion.confidence)
     if isinstance(estimate, str):
         return _not_evaluated(criterion, measured.metric, estimate)
     verdict = _decide(criterion, estimate)
-    needed = _needed(criterion, estimate) if verdict == "undecided" else None
+    documents = needed(estimate, criterion.at_least, criterion.at_most) if verdict == "undecided" else None
     return Judgement(
         criterion=criterion.name,
         metric=measured.metric,
@@ -162,62 +139,16 @@ def _judge_one(criterion: Criterion, measured: Measurement, baseline: Measuremen
         n=estimate.n,
         bound=criterion.bound,
         verdict=verdict,
-        reason=_reason(criterion, estimate, verdict, needed),
+        reason=_reason(criterion, estimate, verdict, documents),
         confidence=criterion.confidence,
         baseline=estimate.baseline,
-        needed=needed,
+        needed=documents,
         p_value=estimate.p_value,
         chance=measured.chance,
     )
 
 
-def _of_value(measured: Measurement, confidence: float) -> _Estimate:
-    value, n = measured.value, measured.n
-    if measured.interval is not None:
-        low, high = rescale(measured.interval, value, measured.interval_confidence, confidence)
-        return _Estimate(value=value, low=low, high=high, n=n)
-    if measured.kind == "exact":
-        return _Estimate(value=value, low=value, high=value, n=n, exact=True)
-    if measured.kind == "proportion":
-        low, high = wilson(value * n, n, confidence)
-        return _Estimate(value=value, low=low, high=high, n=n, proportion=True)
-    low, high = mean_interval(list(measured.per_document.values()), confidence)
-    return _Estimate(value=value, low=low, high=high, n=n)
-
-
-def _of_pairs(criterion: Criterion, measured: Measurement, baseline: Measurement | None) -> _Estimate | str:
-    if baseline is None:
-        return "there is no baseline measurement to compare with"
-    if baseline.missing is not None or not math.isfinite(baseline.value):
-        return f"the baseline was not evaluated ({baseline.missing or 'its value is not a finite number'})"
-    if criterion.statistic == "difference" and measured.kind == baseline.kind == "exact":
-        value = measured.value - baseline.value
-        return _Estimate(value=value, low=value, high=value, n=measured.n, exact=True, baseline=baseline.value)
-    shared = sorted(measured.per_document.keys() & baseline.per_document.keys())
-    if not shared:
-        return "it shares no document with the baseline"
-    new = [measured.per_document[key] for key in shared]
-    old = [baseline.per_document[key] for key in shared]
-    if not all(map(math.isfinite, new + old)):
-        return "some documents have no finite value"
-    left = len(measured.per_document.keys() ^ baseline.per_document.keys())
-    note = f"; {left} documents have no partner" if left else ""
-    compare = paired_difference if criterion.statistic == "difference" else win_rate
-    paired = compare(new, old, criterion.confidence)
-    return _Estimate(
-        value=paired.value,
-        low=paired.low,
-        high=paired.high,
-        n=paired.n,
-        proportion=criterion.statistic == "win_rate",
-        paired_binary=criterion.statistic == "difference" and is_binary(new) and is_binary(old),
-        baseline=sum(old) / len(old),
-        p_value=paired.p_value,
-        note=f"; {paired.gained} up, {paired.lost} down, {paired.ties} equal{note}",
-    )
-
-
-def _decide(criterion: Criterion, estimate: _Estimate) -> Verdict:
+def _decide(criterion: Criterion, estimate: Estimate) -> Verdict:
     verdicts: list[Verdict] = []
     if (bound := criterion.at_least) is not None:
         verdicts.append(_side(estimate.low - bound, estimate.high - bound))
@@ -232,60 +163,19 @@ def _side(worst: float, best: float) -> Verdict:
     return "fail" if best < -_ROUNDING else "undecided"
 
 
-def _open_bounds(criterion: Criterion, estimate: _Estimate) -> list[float]:
-    return [b for b in (criterion.at_least, criterion.at_most) if b is not None and estimate.low < b < estimate.high]
-
-
-def _needed(criterion: Criterion, estimate: _Estimate) -> int | None:
-    found = [
-        documents_to_resolve(
-            estimate.value,
-            bound,
-            (estimate.low, estimate.high),
-            estimate.n,
-            proportion=estimate.proportion,
-            confidence=criterion.confidence,
-        )
-        for bound in _open_bounds(criterion, estimate)
-    ]
-    known = [number for number in found if number is not None]
-    return max(known) if known and len(known) == len(found) else None
-
-
-def _reason(criterion: Criterion, estimate: _Estimate, verdict: Verdict, needed: int | None) -> str:
+def _reason(criterion: Criterion, estimate: Estimate, verdict: Verdict, documents: int | None) -> str:
     if estimate.exact:
         return f"{estimate.value:.4g} against {criterion.bound}, counted exactly"
     text = f"{estimate.value:.4g} [{estimate.low:.4g}, {estimate.high:.4g}] over {estimate.n} documents{estimate.note}"
-    if verdict == "undecided":
-        text += "; " + (_resolution(criterion, estimate) or _hint(needed))
-    return text
-
-
-def _hint(needed: int | None) -> str:
-    if needed is None:
-        return "too close to the bound to be resolved by more documents"
-    return f"about {needed} documents would decide it at this effect"
-
-
-def _resolution(criterion: Criterion, estimate: _Estimate) -> str | None:
-    """Says so where not even a perfect score could clear the bound with this many documents."""
-    z, n = z_quantile(criterion.confidence), estimate.n
-    if estimate.proportion:
-        shares = [(criterion.at_least, "all"), (None if criterion.at_most is None else 1 - criterion.at_most, "none")]
-        for share, word in shares:
-            if share is not None and 0 < share < 1 and n / (n + z * z) < share:
-                return (
-                    f"the bound is tighter than {n} documents resolve: even {word} of them right would not clear it, "
-                    f"{math.ceil(z * z * share / (1 - share))} could"
-                )
-    if estimate.paired_binary:
-        for bound in (criterion.at_least, criterion.at_most):
-            if bound is not None and 0 < abs(bound) < z * math.sqrt(2) / (n + 2):
-                return (
-                    f"the bound is tighter than {n} documents resolve: even without one changed answer it would not "
-                    f"clear, {math.ceil(z * math.sqrt(2) / abs(bound) - 2)} documents could"
-                )
-    return None
+    if verdict != "undecided":
+        return text
+    if (limit := unresolvable(estimate, criterion.at_least, criterion.at_most)) is not None:
+        return f"{text}; {limit}"
+    if estimate.n < 2:
+        return f"{text}; one document leaves the spread unknown"
+    if documents is None:
+        return f"{text}; too close to the bound to be resolved by more documents"
+    return f"{text}; about {documents} documents would decide it at this effect"
 
 
 def _not_evaluated(criterion: Criterion, metric: str, reason: str) -> Judgement:

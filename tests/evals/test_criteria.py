@@ -201,3 +201,9 @@ def test_the_worst_verdict_speaks_for_all() -> None:
 def test_a_criterion_that_cannot_mean_anything_is_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="criterion 'x'"):
         Criterion(name="x", metric="acc", **settings)  # type: ignore[arg-type]
+
+
+def test_one_document_decides_nothing_about_a_mean() -> None:
+    (found,) = judge(Criterion(name="k", metric="nll", at_most=5.0), {"nll": mean([1.0])})
+    assert found.verdict == "undecided"
+    assert "one document leaves the spread unknown" in found.reason
