@@ -50,7 +50,7 @@ def bump(series: Sequence[tuple[int, float]], steps: int, tolerance: float) -> B
     return Bump(before=before, height=height, recovery=recovery, series=tuple(series))
 
 
-class BumpCallback(TrainerCallback):  # type: ignore[misc]
+class BumpCallback(TrainerCallback):
     """Measures the old phase's validation loss before the first step and every ``every`` share of the phase.
 
     ``rows`` are held-out rows of the old phase, causal (input_ids, position_ids, labels) or chat (input_ids,

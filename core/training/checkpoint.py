@@ -46,7 +46,7 @@ def latest_complete(folder: Path) -> Path | None:
     return max(found)[1] if found else None
 
 
-class PluginState(TrainerCallback):  # type: ignore[misc]
+class PluginState(TrainerCallback):
     """Writes loss terms and resumable callbacks into every checkpoint, syncs it to disk and marks it complete.
 
     Logs whenever it saves, so that no running mean straddles a checkpoint. Old checkpoints are removed by the trainer
@@ -120,7 +120,7 @@ class PluginState(TrainerCallback):  # type: ignore[misc]
         return int(state["step"])
 
 
-class StopCallback(TrainerCallback):  # type: ignore[misc]
+class StopCallback(TrainerCallback):
     """Saves and stops at the end of the optimiser step after ``event`` was set; ``stopped`` then says so.
 
     With several processes the event of any one stops all, which they agree on every ``every`` steps.

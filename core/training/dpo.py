@@ -28,7 +28,7 @@ class DPOOptions:
     nll: float = 0.0
 
 
-class DPOPhaseTrainer(PhaseTrainerMixin, DPOTrainer):  # type: ignore[misc]
+class DPOPhaseTrainer(PhaseTrainerMixin, DPOTrainer):
     """Preference pairs: prompt, chosen, rejected (message lists), domain; the reference is a frozen model."""
 
 

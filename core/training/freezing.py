@@ -89,7 +89,9 @@ def freeze(model: nn.Module, patterns: Iterable[str]) -> Trainable:
         raise ConfigError(f"freeze leaves nothing of {type(model).__name__} to train; remove a pattern")
     for name in frozen:
         parameters[name].requires_grad_(False)
-    handles += [parameters[name].register_hook(_Mask(parameters[name], sorted(slices))) for name in sorted(sliced)]
+    for name in sorted(sliced):
+        mask = _Mask(parameters[name], sorted(slices))
+        handles.append(parameters[name].register_hook(mask))  # type: ignore[no-untyped-call]
     return Trainable(flags=flags, sliced=sliced, handles=tuple(handles), model=model)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ...registry.errors import ConfigError, DataError
 from ..config.schema import StepSection
 from .accounting import Replay
+from .memory import keep_freed_memory
 from .terms import WeightedLoss
 
 if TYPE_CHECKING:
@@ -70,10 +71,12 @@ def build_trainer(job: StepJob) -> Trainer:
         )
     if job.replay is not None and job.objective == "causal":
         raise ConfigError("a causal step replays through its own rows (replay.share), not through replay.rows")
-    # Saving a checkpoint draws a bar of its own.
+    import torch
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # saving a checkpoint draws one
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     if job.objective == "causal":
         from .trainers import build_causal
 

@@ -137,6 +137,7 @@ class PhaseTrainerMixin:
         extra, values = self._extra(recordings, masks, domains, micro, replayed)
         self._note(torch.stack([task.detach() / steps, *(self.args.world_size * value for value in values)]))
         loss = task if extra is None else task + (steps * self.args.world_size) * extra.to(task.device)
+        self.last_loss = loss.detach()
         return (loss, outputs) if return_outputs else loss
 
     def _extra(
@@ -274,7 +275,7 @@ class PhaseTrainerMixin:
         """Write none: a stage's manifest says what made it."""
 
 
-class _AfterStep(TrainerCallback):  # type: ignore[misc]
+class _AfterStep(TrainerCallback):
     """Ends the optimiser step for every loss term."""
 
     def __init__(self, job: StepJob) -> None:

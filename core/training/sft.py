@@ -9,10 +9,10 @@ from .job import StepJob, arguments
 from .mixin import PhaseTrainerMixin
 from .quiet import no_progress_bars, no_telemetry
 from .release import padding_token
-from .trainers import as_arrays, one_device, refuse_options
+from .trainers import one_device, refuse_options
 
 
-class SFTPhaseTrainer(PhaseTrainerMixin, SFTTrainer):  # type: ignore[misc]
+class SFTPhaseTrainer(PhaseTrainerMixin, SFTTrainer):
     """Loss on the assistant's tokens of tokenised rows: input_ids, assistant_masks, domain.
 
     trl patches ``model.forward`` with a head that does not build the logits; there is no public switch, and routers
@@ -35,8 +35,8 @@ def build_sft(job: StepJob) -> SFTPhaseTrainer:
             job=job,
             model=job.model,
             args=one_device(args),
-            train_dataset=as_arrays(job.train),
-            eval_dataset=None if job.heldout is None else as_arrays(job.heldout),
+            train_dataset=job.train.with_format("numpy"),
+            eval_dataset=None if job.heldout is None else job.heldout.with_format("numpy"),
             data_collator=ChatCollator(padding_token(job.tokenizer)),
             processing_class=job.tokenizer,
             callbacks=list(job.callbacks),

@@ -26,7 +26,8 @@ def load_share(counts: ArrayLike) -> Array:
 def entropy(share: ArrayLike) -> Array:
     """Entropy in nats over the last axis: 0 for one expert, ln E when uniform; NaN stays NaN."""
     share = _array(share)
-    return -np.sum(share * np.log(np.where(share > 0, share, 1.0)), axis=-1)
+    result: Array = -np.sum(share * np.log(np.where(share > 0, share, 1.0)), axis=-1)
+    return result
 
 
 def domain_entropy(counts: ArrayLike) -> Array:
@@ -65,7 +66,8 @@ def _array(values: ArrayLike) -> Array:
 
 
 def _divide(values: Array, total: Array) -> Array:
-    return np.divide(values, total, out=np.full(np.broadcast(values, total).shape, np.nan), where=total > 0)
+    result: Array = np.divide(values, total, out=np.full(np.broadcast(values, total).shape, np.nan), where=total > 0)
+    return result
 
 
 class RouterStatistics:
