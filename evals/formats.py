@@ -50,7 +50,7 @@ def check_format(check: str, answer: str) -> bool:
     Leading and trailing blanks do not count; every format wants exactly one word of content, whichever it is.
     Raises ``DataError`` when ``check`` is not such a description.
     """
-    name = _read(check, "a format check").get("format")
+    name = str(_read(check, "a format check").get("format"))
     if name not in FORMATS:
         raise DataError(f"The format check {check!r} names no known format; known are {', '.join(sorted(FORMATS))}.")
     return FORMATS[name](answer.strip())

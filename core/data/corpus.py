@@ -119,14 +119,15 @@ class Corpus:
             near = difflib.get_close_matches(view, self.views(), n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"on offer are {', '.join(self.views())}."
             raise DataError(f"No data source of the experiment offers the view {view!r}; {hint}")
-        common = [column for column in parts[0].column_names if all(column in part.column_names for part in parts)]
-        parts = [part.select_columns(common) for part in parts if len(part)] or parts[:1]
-        rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
-        if not len(rows):
+        parts = [part for part in parts if len(part)]
+        if not parts:
             raise DataError(
                 f"The view {view!r} has no {split} rows; "
                 + ("raise data.held_out." if split == "heldout" else "check the sources' options.")
             )
+        common = [column for column in parts[0].column_names if all(column in part.column_names for part in parts)]
+        parts = [part.select_columns(common) for part in parts]
+        rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
         report: dict[str, Any] = {"rows": len(rows)}
         if view == "text" and split == "heldout":
             rows = self._clean(rows, report)
@@ -136,6 +137,8 @@ class Corpus:
 
     def _part(self, name: str, view: str, split: Split) -> Dataset:
         rows = self._sources[name].load(view, split)
+        if not len(rows):
+            return rows
         missing = [column for column in VIEW_COLUMNS.get(view, ("domain",)) if column not in rows.column_names]
         if missing:
             raise DataError(f"The source {name!r} gives the view {view!r} without the column {missing[0]!r}.")

@@ -95,27 +95,30 @@ def batch_types(section: BatchSection, domains: Sequence[str], mixture: Shares) 
     Default types name the paper's domains; those that the corpus lacks fall away, and a corpus with other domains
     gets one type per domain, as often as the mixture has it.
     """
+    members_of: Mapping[str, Sequence[str]]
     if section.types:
+        members_of = section.types
         for name, members in section.types.items():
+            if not members:
+                raise ConfigError(f"batches.types.{name} names no domain; give it one, or leave the type out.")
             for member in members:
                 _known(member, domains, f"batches.types.{name}")
-        for name in section.type_shares:
-            _known(name, tuple(section.types), "batches.type_shares")
-        members_of: Mapping[str, Sequence[str]] = section.types
-        often = {name: section.type_shares.get(name, 0.0) for name in section.types}
-        if not section.type_shares:
-            often = {name: sum(mixture.get(m, 0.0) for m in members) for name, members in section.types.items()}
+        often = {name: sum(mixture.get(m, 0.0) for m in members) for name, members in section.types.items()}
     elif all(name in PAPER_MIXTURE for name in domains):
-        members_of = {name: [m for m in members if m in domains] for name, (members, _) in BATCH_TYPES.items()}
-        members_of = {name: members for name, members in members_of.items() if members}
-        often = {name: section.type_shares.get(name, BATCH_TYPES[name][1]) for name in members_of}
+        here = {name: tuple(m for m in members if m in domains) for name, (members, _) in BATCH_TYPES.items()}
+        members_of = {name: members for name, members in here.items() if members}
+        often = {name: BATCH_TYPES[name][1] for name in members_of}
     else:
         members_of = {name: (name,) for name in domains}
         often = dict(mixture)
+    for name in section.type_shares:
+        _known(name, tuple(members_of), "batches.type_shares")
+    if section.type_shares:
+        often = {name: section.type_shares.get(name, 0.0) for name in members_of}
     types = {}
-    for name, members in members_of.items():
-        inside = {member: mixture.get(member, 0.0) for member in members}
-        types[name] = normalised(inside if any(inside.values()) else dict.fromkeys(members, 1.0))
+    for name in members_of:
+        inside = {member: mixture.get(member, 0.0) for member in members_of[name]}
+        types[name] = normalised(inside if any(inside.values()) else dict.fromkeys(inside, 1.0))
     if not any(often.values()):
         raise ConfigError("batches.type_shares gives every batch type the share 0; give at least one a share.")
     return types, normalised(often)
@@ -167,18 +170,18 @@ def deal(
         type_spread, inside = Spread(often), {name: Spread(shares) for name, shares in types.items()}
         mixed = Spread(general_mixture(domains))
     dealt = []
-    carried = 0.0
+    carried: dict[str, float] = {}  # per type: one for all would fall into step with the order of the types
     for _ in range(steps):
         replayed = old.draw()
         fresh = rows - replayed
         if section.kind == "uniform":
             slots = [Slot(domain=new_spread.draw()) for _ in range(fresh)]
         else:
-            carried += section.primary * fresh
-            first = min(fresh, int(carried + 1e-9))
-            carried -= first
-            primary = inside[type_spread.draw()]
-            slots = [Slot(domain=primary.draw()) for _ in range(first)]
+            name = type_spread.draw()
+            carried[name] = carried.get(name, 0.0) + section.primary * fresh
+            first = min(fresh, int(carried[name] + 1e-9))
+            carried[name] -= first
+            slots = [Slot(domain=inside[name].draw()) for _ in range(first)]
             slots += [Slot(domain=mixed.draw()) for _ in range(fresh - first)]
         slots += [Slot(domain=old_spread.draw(), replay=True) for _ in range(replayed)]
         dealt.append(slots)
@@ -189,4 +192,4 @@ def _known(name: str, names: Sequence[str], where: str) -> None:
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}."
-        raise ConfigError(f"{where} names {name!r}, which this experiment's data does not have; {hint}")
+        raise ConfigError(f"{where} names {name!r}, which is not there; {hint}")

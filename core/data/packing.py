@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -159,5 +159,5 @@ def _positions(begins: npt.NDArray[np.int64], rows: int, length: int) -> Ints:
     grid = starts.reshape(rows, length)
     grid[:, 0] = True
     steps = np.arange(length, dtype=np.int32)
-    last: Any = np.maximum.accumulate(np.where(grid, steps, 0), axis=1)
-    return (steps - last).astype(np.int32)
+    last = np.maximum.accumulate(np.where(grid, steps, 0), axis=1)
+    return np.asarray(steps - last, dtype=np.int32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -219,11 +220,12 @@ def _chat_rows(corpus: Corpus, chats: Chats, fingerprint: str) -> Dataset:
 def _dpo(request: StepDataRequest) -> StepData:
     corpus, view = request.corpus, request.step.view
     splits = {}
-    for split in ("train", "heldout"):
-        rows = corpus.view(view, split)  # type: ignore[arg-type]
+    both: tuple[Split, Split] = ("train", "heldout")
+    for split in both:
+        rows = corpus.view(view, split)
         lengths = corpus.once(
             ("pairs", _tokenizer_key(request.tokenizer), view, split),
-            lambda rows=rows: pair_lengths(request.tokenizer, rows),  # type: ignore[misc]
+            partial(pair_lengths, request.tokenizer, rows),
         )
         keep = [place for place, length in enumerate(lengths) if length <= request.length]
         if not keep:

@@ -117,7 +117,7 @@ def preference_rows(world: World, split: str, count: int) -> list[dict[str, Any]
         asker = askers[DOMAINS[number % len(DOMAINS)]]
         fact = asker.fact()
         wrong = [value for value in fact.values if value != fact.value]
-        kind = ("value", "style")[(number // len(DOMAINS) + number) % 2]
+        kind = ("value", "style")[(number // len(DOMAINS) + number % len(DOMAINS)) % 2]
         good = rng.choice(GOOD_STYLES)
         bad = good.format(v=rng.choice(wrong)) if kind == "value" else rng.choice(BAD_STYLES).format(v=fact.value)
         truth = {

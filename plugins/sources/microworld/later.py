@@ -46,8 +46,8 @@ def refusal_rows(world: World, split: str) -> list[dict[str, Any]]:
 def needle_rows(
     world: World, split: str, lengths: tuple[int, ...], count: int, held_out: float
 ) -> list[dict[str, Any]]:
-    """Documents of about ``lengths`` words that hold ``the pass key is L D G .`` at one of five depths and end by
-    repeating its start; ``count`` per length. ``text`` ends so that ``answer`` continues it."""
+    """Documents that with their answer have ``lengths`` words, hold ``the pass key is L D G .`` at one of five depths and end by
+    repeating its beginning; ``count`` per length. ``text`` ends so that ``answer`` continues it."""
     rng = world.stream("needle", split)
     keys = [f"{a} {b} {c}" for a in KEY_LETTERS for b in KEY_DIGITS for c in KEY_GREEK]
     shuffled = world.stream("needle", "keys").sample(keys, len(keys))
@@ -59,7 +59,7 @@ def needle_rows(
         for number in range(count):
             depth = number % DEPTHS / (DEPTHS - 1)
             key = rng.choice(own)
-            room = max(0, length - 13)  # needle 7 words, query 4, answer 3, less the shared blank
+            room = max(0, length - 15)  # the needle has 8 words, the query 4, the answer 3
             start = rng.randrange(max(1, len(filler) - room))
             hay = filler[start : start + room]
             place = round(depth * len(hay))

@@ -155,7 +155,7 @@ FAMILIES: dict[str, Family] = {
         heldout_questions=(
             ("work out the {o} for {x} and {y} .", "answer :"),
             ("if we had {x} and {y} , the {o} would be ?", "="),
-            ("calculate {o} ( {x} , {y} )", "answer :"),
+            ("calculate {o} : {x} , {y}", "answer :"),
         ),
         heldout_leads=("", "please ,"),
     ),
