@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import TrainerCallback
 
 from ...registry.errors import StoreError
@@ -44,6 +48,44 @@ def latest_complete(folder: Path) -> Path | None:
         if (match := _FOLDER.fullmatch(path.name)) and (path / COMPLETE).is_file()
     ]
     return max(found)[1] if found else None
+
+
+def check_weights(model: nn.Module, folder: Path) -> None:
+    """Raise ``StoreError`` unless the weights in a checkpoint folder are those of this model, name by name.
+
+    The trainer loads what it recognises and only warns about the rest.
+    """
+    if not (folder / COMPLETE).is_file():
+        raise StoreError(f"the checkpoint {folder} is not complete; resume from latest_complete() or start anew")
+    saved: set[str] = set()
+    for path in folder.glob("model*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            saved |= set(file.keys())
+    state = model.state_dict()
+    found = {tensor.data_ptr() for name, tensor in state.items() if name in saved}
+    # A tied parameter is saved once.
+    missing = {name for name, tensor in state.items() if name not in saved and tensor.data_ptr() not in found}
+    wrong = missing | (saved - set(state))
+    if wrong:
+        raise StoreError(
+            f"the checkpoint {folder} holds other weights than this {type(model).__name__} ('{min(wrong)}' is in one "
+            "of them only); start the step anew"
+        )
+
+
+@contextmanager
+def no_missing_key_warnings() -> Iterator[None]:
+    """Silence the trainer's warning about tied weights that are saved once, after ``check_weights``."""
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("There were missing keys in the checkpoint model loaded")
+
+    logger = logging.getLogger("transformers.trainer")
+    logger.addFilter(wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(wanted)
 
 
 class PluginState(TrainerCallback):
@@ -93,11 +135,9 @@ class PluginState(TrainerCallback):
     def restore(self, checkpoint: str | Path) -> int:
         """Restore loss terms and callbacks from a checkpoint folder; the optimiser step it was written after.
 
-        Raises ``StoreError`` for a folder that is incomplete or was written by other losses or callbacks.
+        Raises ``StoreError`` for a folder that was written by other losses or callbacks.
         """
         folder = Path(checkpoint)
-        if not (folder / COMPLETE).is_file():
-            raise StoreError(f"the checkpoint {folder} is not complete; resume from latest_complete() or start anew")
         state = json.loads((folder / _STATE).read_text())
         if state.get("format") != FORMAT or set(state["callbacks"]) != set(self._callbacks):
             raise StoreError(

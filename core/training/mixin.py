@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from transformers import PrinterCallback, TrainerCallback
 from ...registry.errors import PhasegateError
 from .accounting import MicroBatch, account, row_domains
 from .capture import Recording, RouterCapture
-from .checkpoint import PluginState
+from .checkpoint import PluginState, check_weights, no_missing_key_warnings
 from .freezing import freeze, parameter_groups
 from .routing import route
 from .schedules import learning_rate_factor, weight_at
@@ -50,6 +51,8 @@ class PhaseTrainerMixin:
     args: Any
     compute_loss_func: Any
     current_gradient_accumulation_steps: int
+    is_deepspeed_enabled: bool
+    is_fsdp_enabled: bool
     loss_is_scaled_for_ga: bool | None
     lr_scheduler: Any
     model: Any
@@ -84,9 +87,23 @@ class PhaseTrainerMixin:
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
         """Train, or go on from a complete checkpoint folder, loss terms and callbacks included."""
-        if resume_from_checkpoint is not None:
-            self._logged_at = self._plugin_state.restore(resume_from_checkpoint)
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)  # type: ignore[misc]
+        if resume_from_checkpoint is None:
+            return super().train(**kwargs)  # type: ignore[misc]
+        check_weights(self.model, Path(resume_from_checkpoint))
+        self._logged_at = self._plugin_state.restore(resume_from_checkpoint)
+        with no_missing_key_warnings():
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)  # type: ignore[misc]
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the weights under the names they have in the model.
+
+        The library's default renames the stacked experts of stock MoE families to one name per expert; its resume
+        then does not find them and goes on with whatever experts the model happens to have, with a warning.
+        """
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super().save_model(output_dir, _internal_call)  # type: ignore[misc]
+        elif self.args.should_save:
+            self.model.save_pretrained(output_dir or self.args.output_dir, save_original_format=False)
 
     # ---- loss
 
@@ -130,7 +147,7 @@ class PhaseTrainerMixin:
             recordings.append(recording)
             length = micro.replay["input_ids"].shape[1]
             domains.append(row_domains(micro.replay).repeat_interleave(length))
-            masks.append(micro.replay["attention_mask"])
+            masks.append(micro.replay.get("attention_mask"))
         # The trainer divides by accumulation steps after us unless the task loss is already normalised, and data
         # parallelism averages over processes: both are undone for what is normalised over the whole step.
         steps = 1 if self._already_scaled(num_items_in_batch) else self.current_gradient_accumulation_steps
