@@ -97,11 +97,9 @@ class PluginState(TrainerCallback):
 
     def __init__(self, job: StepJob) -> None:
         self._losses = {term.name: term.loss for term in job.losses}
-        self._callbacks = {
-            f"{number}:{type(callback).__name__}": callback
-            for number, callback in enumerate(job.callbacks)
-            if isinstance(callback, Resumable)
-        }
+        # Counted among themselves: a resumed run may draw progress where the first one did not.
+        resumable = [callback for callback in job.callbacks if isinstance(callback, Resumable)]
+        self._callbacks = {f"{type(callback).__name__}:{n}": callback for n, callback in enumerate(resumable)}
         self.wait: Callable[[], None] = lambda: None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
