@@ -51,10 +51,8 @@ class Watch:
         """Return the trainer callbacks that draw the progress of one step of ``tokens`` per optimiser step."""
         if self.quiet:
             return ()
-        phase = self.phase.name if self.phase is not None else ""
-        return (
-            progress_callback(lambda total, done: PhaseProgress(self.console, f"{phase}/{step}", total, done=done)),
-        )
+        title = f"{self.phase.name}/{step}" if self.phase is not None else step
+        return (progress_callback(lambda total, done: PhaseProgress(self.console, title, total, done=done), tokens),)
 
     def summary(self, folder: RunFolder | None, store: Store) -> None:
         """Show where everything lies."""

@@ -81,16 +81,16 @@ def load_decision(attempt: Attempt) -> tuple[Decision, str] | None:
 
 
 def history_rows(phase: str, attempts: Sequence[tuple[Attempt, Mapping[str, StepResult]]]) -> list[dict[str, Any]]:
-    """Return every log row of a phase with its phase, attempt and step, without the values that are wall-clock time."""
+    """Return every log row of a phase with its phase, attempt and step, without values that a resume would change."""
     rows = []
     for attempt, results in attempts:
         for step, result in results.items():
             for row in result.history:
-                kept = {key: value for key, value in row.items() if not is_wall_clock(key)}
+                kept = {key: value for key, value in row.items() if not depends_on_the_process(key)}
                 rows.append({"phase": phase, "attempt": attempt.number, "at": step, **kept})
     return rows
 
 
-def is_wall_clock(key: str) -> bool:
-    """Say whether a logged value depends on the machine's speed."""
-    return key.endswith(("runtime", "per_second")) or key == "total_flos"
+def depends_on_the_process(key: str) -> bool:
+    """Say whether a logged value depends on the machine's speed, or is counted from the last start of the process."""
+    return key.endswith(("runtime", "per_second")) or key in {"num_tokens", "total_flos", "train_loss"}

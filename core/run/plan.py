@@ -11,9 +11,10 @@ from ...registry.entries import Entry
 from ...registry.registry import Registry
 from ..config.complete import complete, phase_order
 from ..config.dial import Derived, derive
+from ..config.filling import explain
 from ..config.schema import Experiment, PhaseSection, StepSection
 from ..data.corpus import Corpus
-from .fingerprint import Recipe, content_digest, stage_recipe
+from .fingerprint import Recipe, content_digest, stage_recipe, to_plain
 
 if TYPE_CHECKING:
     from ...registry.plugins import Plugins
@@ -64,7 +65,7 @@ def make_plan(loaded: Loaded, plugins: Plugins, store: Store) -> Plan:
     """
     registry = plugins.components()
     experiment = complete(loaded, registry)
-    derived = derive(experiment.size)
+    derived = explain(experiment)
     corpus = Corpus.load(experiment.data, registry, loaded.base_folder)
     builder = model_builder(experiment, registry, derived)
     facts = builder.facts()
@@ -79,11 +80,13 @@ def make_plan(loaded: Loaded, plugins: Plugins, store: Store) -> Plan:
             parent=parent.digest if parent is not None else None,
             phase=name,
             section=section,
-            model={"section": experiment.model, "content": content_of(experiment.model.options, loaded.base_folder)},
-            tokenizer={
-                "section": experiment.tokenizer,
-                "content": content_of({"path": experiment.tokenizer.path}, loaded.base_folder),
+            model={
+                "use": experiment.model.use,
+                "router": experiment.model.router,
+                "options": with_content(experiment.model.options, loaded.base_folder),
+                "derived": derive(experiment.size).values,
             },
+            tokenizer=with_content(to_plain(experiment.tokenizer), loaded.base_folder),
             data=corpus.fingerprint(),
             components={
                 ref: entry.component.revision for ref, entry in used_components(experiment, [section], registry).items()
@@ -151,11 +154,12 @@ def used_components(experiment: Experiment, phases: Iterable[PhaseSection], regi
     return {entry.key: entry for entry in (registry.get(kind, ref) for kind, ref in sorted(wanted))}
 
 
-def content_of(options: Mapping[str, Any], base: Path) -> dict[str, str]:
-    """Return the digest of every local file or folder that an option called ``path`` names: where it lies says
-    nothing about what it holds."""
-    named = {key: base / value for key, value in options.items() if key == "path" and isinstance(value, str)}
-    return {key: content_digest(path) for key, path in named.items() if path.exists()}
+def with_content(options: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """Return the options with a local ``path`` replaced by the digest of what it holds: where it lies says nothing."""
+    path = options.get("path")
+    if isinstance(path, str) and (base / path).exists():
+        return {**options, "path": content_digest(base / path)}
+    return dict(options)
 
 
 def tokens_of(step: StepSection, experiment: Experiment) -> int:

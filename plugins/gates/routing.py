@@ -46,7 +46,8 @@ class RoutingConfig:
 
 
 class RoutingGate:
-    """Hard routing on held-out text, counted per layer and domain; text tokens only, no separators or padding.
+    """Hard routing on held-out text, counted per layer and domain, as training sees it: each document and the
+    separator behind it, without padding.
 
     Metrics: ``load_min``, ``load_max`` (share of slots, over all layers and experts), ``load_mean_min``,
     ``load_mean_max`` (of shares averaged over layers), ``entropy/<domain>`` and ``top2/<domain>`` (averages over
@@ -72,11 +73,12 @@ class RoutingGate:
             rows, ctx.documents or DOCUMENTS_PER_DOMAIN * len(domains), lambda row: str(row["domain"])
         )
         length = min(self.config.tokens, context_length(ctx))
+        separator = ctx.tokenizer.eos_token_id
         texts, owners = [], []
         for row in chosen:
             ids = ctx.tokenizer(row["text"], add_special_tokens=False, truncation=True, max_length=length)["input_ids"]
             if ids:
-                texts.append(ids)
+                texts.append([*ids[: length - 1], separator])
                 owners.append(domains.index(str(row["domain"])))
         prefix = ctx.tokenizer.bos_token_id
         counts = count_routes(

@@ -6,17 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...core.data.source import PAPER_MIXTURE
 from .specialization import persistence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlignmentConfig:
     """Lengths of supervised fine-tuning and of preference optimisation in optimiser steps, and how specialization
-    is kept: ``hold_specialists`` keeps the routing loss on the replayed rows."""
+    is kept: ``hold_specialists`` keeps the routing loss on the replayed rows. ``mixture`` weighs the domains when the
+    load is measured (the paper's shares if not given)."""
 
     sft_steps: int = 1200
     dpo_steps: int = 120
     hold_specialists: bool = True
+    mixture: Mapping[str, float] | None = None
 
 
 class Alignment:
@@ -94,6 +97,6 @@ class Alignment:
                     "at_least": 0.60,
                     "paper": ">= 0.70",
                 },
-                **persistence(),
+                **persistence(self.config.mixture or PAPER_MIXTURE),
             },
         }

@@ -6,15 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-PAPER_MIXTURE = {
-    "general": 0.45,
-    "code": 0.18,
-    "science": 0.12,
-    "books": 0.10,
-    "portuguese": 0.08,
-    "mathematics": 0.04,
-    "structured": 0.03,
-}
+from ...core.data.source import PAPER_MIXTURE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +30,8 @@ class Foundation:
 
     def recipe(self, derived: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the defaults of this phase."""
+        mixture = dict(self.config.mixture or PAPER_MIXTURE)
+        load = {"use": "routing", "mixture": mixture, "paper": "8-14 %"}
         return {
             "steps": {
                 "pretrain": {
@@ -51,7 +45,7 @@ class Foundation:
                     "decay_from": 0.4,
                     "floor": 0.05,
                     "weight_decay": 0.01,
-                    "batches": {"kind": "uniform", "mixture": dict(self.config.mixture or PAPER_MIXTURE)},
+                    "batches": {"kind": "uniform", "mixture": mixture},
                     "losses": {
                         "balance": {"weight": {"start": 0.05, "end": 0.01, "over": 0.5}},
                         "z": {"weight": 1e-3},
@@ -60,12 +54,14 @@ class Foundation:
             },
             "gates": {
                 "knowledge": {"use": "choice", "metric": "acc", "at_least": 0.70, "paper": ">= 0.70"},
-                "load-low": {"use": "routing", "metric": "load_min", "at_least": 0.08, "paper": "8-14 %"},
-                "load-high": {"use": "routing", "metric": "load_max", "at_most": 0.14, "paper": "8-14 %"},
+                "load-low": {**load, "metric": "load_min", "at_least": 0.08},
+                "load-high": {**load, "metric": "load_max", "at_most": 0.14},
                 "plateau": {
                     "use": "plateau",
                     "metric": "improvement",
-                    "at_most": 0.01,
+                    "key": "loss/task",
+                    "window": 0.1,
+                    "at_most": 0.02,
                     "paper": "< 0.1 % per 1 B tokens",
                 },
             },

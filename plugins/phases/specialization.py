@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import log
 from typing import Any
 
-from .foundation import PAPER_MIXTURE
+from ...core.data.source import PAPER_MIXTURE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,7 @@ class Specialization:
 
     def recipe(self, derived: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the defaults of this phase."""
+        mixture = dict(self.config.mixture or PAPER_MIXTURE)
         return {
             "steps": {
                 "specialize": {
@@ -49,14 +50,14 @@ class Specialization:
                     "batches": {
                         "kind": "concentrated",
                         "primary": self.config.primary,
-                        "mixture": dict(self.config.mixture or PAPER_MIXTURE),
+                        "mixture": mixture,
                     },
                     "replay": {"share": 0.05},
                     "losses": {"domain-entropy": {"weight": 0.3}, "z": {"weight": 1e-3}},
                 }
             },
             "gates": {
-                **persistence(),
+                **persistence(mixture),
                 "cross-domain": {
                     "use": "perplexity",
                     "metric": "nll",
@@ -76,24 +77,15 @@ class Specialization:
         }
 
 
-def persistence() -> dict[str, Any]:
-    """Return the criteria on routing that this phase must meet and that later phases must keep."""
+def persistence(mixture: Mapping[str, float]) -> dict[str, Any]:
+    """Return the criteria on routing that this phase must meet and that later phases must keep; the load is that of
+    text in the proportions of ``mixture``."""
+    domains = {"use": "routing", "metric": "entropy/*", "skip": ["entropy/general"], "mixture": dict(mixture)}
+    routing = {"use": "routing", "mixture": dict(mixture)}
     return {
-        "domain-entropy-low": {
-            "use": "routing",
-            "metric": "entropy/*",
-            "skip": ["entropy/general"],
-            "at_least": 0.8,
-            "paper": "0.8-1.2 nats",
-        },
-        "domain-entropy-high": {
-            "use": "routing",
-            "metric": "entropy/*",
-            "skip": ["entropy/general"],
-            "at_most": 1.2,
-            "paper": "0.8-1.2 nats",
-        },
-        "general-entropy": {"use": "routing", "metric": "entropy/general", "at_least": 1.5, "paper": "~1.8 nats"},
-        "load-low": {"use": "routing", "metric": "load_min", "at_least": 0.08, "paper": "8-14 % (phase 1)"},
-        "load-high": {"use": "routing", "metric": "load_max", "at_most": 0.15, "paper": "8-14 % (phase 1)"},
+        "domain-entropy-low": {**domains, "at_least": 0.8, "paper": "0.8-1.2 nats"},
+        "domain-entropy-high": {**domains, "at_most": 1.2, "paper": "0.8-1.2 nats"},
+        "general-entropy": {**routing, "metric": "entropy/general", "at_least": 1.5, "paper": "~1.8 nats"},
+        "load-low": {**routing, "metric": "load_min", "at_least": 0.08, "paper": "8-14 % (phase 1)"},
+        "load-high": {**routing, "metric": "load_max", "at_most": 0.15, "paper": "8-14 % (phase 1)"},
     }
