@@ -11,13 +11,15 @@ import numpy as np
 
 from ...registry.errors import ConfigError, DataError
 from ..config.schema import StepSection
-from .chat import Chats, encode_chats, pair_lengths
-from .corpus import Corpus, members_of, texts
+from .chat import Chats, pair_lengths
+from .corpus import Corpus
+from .earlier import build_replay, earlier_text
 from .hashing import digest
-from .mixture import deal, marginal, normalised
+from .mixture import deal
 from .order import Order, order_rows
-from .packing import Packed, encode, pack_chats, pack_text, separator_of
-from .replay import Pool, ReplayStream
+from .packing import Packed
+from .prepared import encoded_chats, packed_text, text_domains, tokenizer_key
+from .replay import ReplayStream
 from .source import Split
 from .tables import dataset_of
 
@@ -75,40 +77,6 @@ def _key(request: StepDataRequest) -> tuple[Any, ...]:
     return (request.corpus.fingerprint(), request.seed, request.step.objective, request.step.view)
 
 
-def _tokenizer_key(tokenizer: PreTrainedTokenizerFast) -> str:
-    return digest(tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, tokenizer.eos_token_id)
-
-
-def packed_text(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, length: int, split: Split) -> Packed:
-    """The text of a split, packed domain by domain in the corpus's order; made once per corpus."""
-
-    def make() -> Packed:
-        rows = corpus.view("text", split)
-        members = members_of(rows)
-        documents = [
-            (number, encode(tokenizer, texts(rows.select(members[name]))))
-            for number, name in enumerate(corpus.domains)
-            if name in members
-        ]
-        return pack_text(documents, length, separator_of(tokenizer))
-
-    return corpus.once(("text", _tokenizer_key(tokenizer), length, split), make)
-
-
-def text_domains(corpus: Corpus) -> list[str]:
-    """The domains that have training text, in the corpus's order."""
-    named = set(corpus.view("text", "train").unique("domain"))
-    return [name for name in corpus.domains if name in named]
-
-
-def encoded_chats(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, length: int, view: str, split: Split) -> Chats:
-    """The dialogues of a view, tokenised; made once per corpus."""
-    return corpus.once(
-        ("chat", _tokenizer_key(tokenizer), length, view, split),
-        lambda: encode_chats(tokenizer, corpus.view(view, split), length),
-    )
-
-
 def _members(names: list[str]) -> dict[str, np.ndarray[Any, np.dtype[np.int64]]]:
     column = np.asarray(names, dtype=object)
     return {name: np.flatnonzero(column == name) for name in sorted(set(names))}
@@ -147,7 +115,7 @@ def _causal(request: StepDataRequest) -> StepData:
     notes: tuple[str, ...] = ()
     mixture = None
     if step.replay.share > 0:
-        mixture = _earlier_text(request)
+        mixture = earlier_text(request.previous, corpus)
         if mixture is None:
             notes = (f"replay.share is {step.replay.share}, but no earlier step has text to replay",)
     numbers = packed.members(len(corpus.domains))
@@ -224,7 +192,7 @@ def _dpo(request: StepDataRequest) -> StepData:
     for split in both:
         rows = corpus.view(view, split)
         lengths = corpus.once(
-            ("pairs", _tokenizer_key(request.tokenizer), view, split),
+            ("pairs", tokenizer_key(request.tokenizer), view, split),
             partial(pair_lengths, request.tokenizer, rows),
         )
         keep = [place for place, length in enumerate(lengths) if length <= request.length]
@@ -264,64 +232,7 @@ def _too_long(dropped: int, kept: int, length: int) -> tuple[str, ...]:
     return (f"{dropped} of {dropped + kept} training rows are longer than {length} tokens and were left out",)
 
 
-def _earlier_text(request: StepDataRequest) -> dict[str, float] | None:
-    """The domain shares of all earlier causal steps together, each counted by its rows."""
-    shares: dict[str, float] = {}
-    for step in request.previous:
-        if step.objective == "causal":
-            for name, share in marginal(step.batches, text_domains(request.corpus)).items():
-                shares[name] = shares.get(name, 0.0) + share * step.steps * step.rows
-    return normalised(shares) if shares else None
-
-
 def _replay(request: StepDataRequest) -> ReplayStream | None:
-    section = request.step.replay
-    if section.rows < 1:
-        return None
-    if not 0 <= section.chat <= 1:
-        raise ConfigError(f"replay.chat is {section.chat}, but a share between 0 and 1 is needed.")
-    corpus = request.corpus
-    pools = []
-    if section.chat < 1:
-        text = _earlier_text(request)
-        if text is None:
-            raise ConfigError("replay.rows asks for text of earlier steps, but no earlier step is causal.")
-        shares = np.asarray([text.get(name, 0.0) for name in corpus.domains]) * (1 - section.chat)
-        packed = packed_text(corpus, request.tokenizer, request.length, "train")
-        pools.append(Pool(name="text", packed=packed, shares=shares))
-    if section.chat > 0:
-        earlier = [step for step in request.previous if step.objective == "sft"]
-        if not earlier:
-            raise ConfigError("replay.chat asks for dialogues of earlier steps, but no earlier step is sft.")
-        for view, weight in normalised(_weights(earlier)).items():
-            packed, natural = _packed_chats(request, view)
-            pools.append(Pool(name=view, packed=packed, shares=natural * weight * section.chat))
-    return ReplayStream(tuple(pools), rows=section.rows, accumulate=request.step.accumulate, key=_key(request))
-
-
-def _weights(steps: list[StepSection]) -> dict[str, float]:
-    weights: dict[str, float] = {}
-    for step in steps:
-        weights[step.view] = weights.get(step.view, 0.0) + step.steps * step.rows
-    return weights
-
-
-def _packed_chats(request: StepDataRequest, view: str) -> tuple[Packed, np.ndarray[Any, np.dtype[np.float64]]]:
-    corpus = request.corpus
-
-    def make() -> Packed:
-        chats = encoded_chats(corpus, request.tokenizer, request.length, view, "train")
-        rows = corpus.view(view, "train")
-        wanted = rows["replay"][:] if "replay" in rows.column_names else [True] * len(rows)
-        by_domain: dict[str, list[tuple[list[int], list[int]]]] = {}
-        for place, name, ids, mask in zip(chats.rows, chats.domain, chats.ids, chats.masks, strict=True):
-            if wanted[place]:
-                by_domain.setdefault(name, []).append((ids, mask))
-        packed = [(number, by_domain[name]) for number, name in enumerate(corpus.domains) if name in by_domain]
-        return pack_chats(packed, request.length)
-
-    packed = corpus.once(("replay", _tokenizer_key(request.tokenizer), request.length, view), make)
-    if not len(packed):
-        raise DataError(f"The view {view!r} has too few dialogues to fill one replay row of {request.length} tokens.")
-    counts = np.bincount(packed.domain, minlength=len(corpus.domains)).astype(np.float64)
-    return packed, counts / counts.sum()
+    return build_replay(
+        request.step, request.previous, request.corpus, request.tokenizer, request.length, _key(request)
+    )

@@ -13,9 +13,9 @@ from ...core.data.corpus import spread
 from ...core.data.hashing import unit
 from ...core.data.source import VIEW_COLUMNS, Split
 from ...registry.errors import DataError
+from .dialogues import Messages, as_message, parse_dialogue, split_pair
 
 Record = Mapping[str, Any]
-Messages = list[dict[str, str]]
 
 #: Which column takes which template when ``fields`` does not say.
 DEFAULT_FIELDS: Mapping[str, Mapping[str, str]] = {
@@ -25,8 +25,6 @@ DEFAULT_FIELDS: Mapping[str, Mapping[str, str]] = {
     "choice": {"question": "{question}", "choices": "{choices}", "answer": "{answer}"},
 }
 _SLOT = re.compile(r"\{([^{}]+)\}")
-_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
-_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 
 
@@ -134,29 +132,6 @@ def render(template: str, record: Record, source: str) -> str:
     return _SLOT.sub(lambda match: _text(_get(record, match.group(1), source)), template).strip()
 
 
-def parse_dialogue(text: str) -> Messages:
-    """A dialogue of ``\\n\\nHuman: … \\n\\nAssistant: …`` as messages; empty if it is not one."""
-    parts = _TURN.split(text)
-    if parts[0].strip() or len(parts) < 3:
-        return []
-    roles = {"Human": "user", "Assistant": "assistant"}
-    return [
-        {"role": roles[role], "content": content.strip()}
-        for role, content in zip(parts[1::2], parts[2::2], strict=True)
-    ]
-
-
-def split_pair(chosen: Messages, rejected: Messages) -> tuple[Messages, Messages, Messages] | None:
-    """(prompt, chosen answer, rejected answer) of two dialogues that differ in their last assistant turn only."""
-    if not chosen or not rejected or chosen[:-1] != rejected[:-1] or chosen[-1] == rejected[-1]:
-        return None
-    if {chosen[-1]["role"], rejected[-1]["role"]} != {"assistant"} or not chosen[:-1]:
-        return None
-    if not all(message["content"] for message in (*chosen, *rejected)):
-        return None
-    return chosen[:-1], chosen[-1:], rejected[-1:]
-
-
 def _text(value: Any) -> str:
     if value is None:
         return ""
@@ -209,21 +184,11 @@ def _messages(record: Record, options: RecordOptions, column: str, role: str, so
     if isinstance(value, Mapping):
         value = [value]
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_message(item, source) for item in value]
+        return [as_message(item, source) for item in value]
     text = render(template, record, source)
     if options.strip_calculations and role == "assistant":
         text = _CALCULATION.sub("", text)
     return [{"role": role, "content": text}] if text else []
-
-
-def _message(item: Any, source: str) -> dict[str, str]:
-    if isinstance(item, Mapping):
-        role, content = item.get("role", item.get("from")), item.get("content", item.get("value"))
-        if str(role).lower() in _ROLES and isinstance(content, str):
-            return {"role": _ROLES[str(role).lower()], "content": content}
-    raise DataError(
-        f"The source {source!r} has a message that is not a role (user, assistant, system) with a content: {item!r}."
-    )
 
 
 def _make_text(record: Record, options: RecordOptions, source: str) -> dict[str, Any] | None:

@@ -46,8 +46,9 @@ def refusal_rows(world: World, split: str) -> list[dict[str, Any]]:
 def needle_rows(
     world: World, split: str, lengths: tuple[int, ...], count: int, held_out: float
 ) -> list[dict[str, Any]]:
-    """Documents that with their answer have ``lengths`` words, hold ``the pass key is L D G .`` at one of five depths and end by
-    repeating its beginning; ``count`` per length. ``text`` ends so that ``answer`` continues it."""
+    """Documents of ``lengths`` words (with their answer), ``count`` per length, that hold a sentence
+    ``the pass key is L D G .`` at one of five depths. ``text`` ends by repeating its start; ``answer`` continues it.
+    """
     rng = world.stream("needle", split)
     keys = [f"{a} {b} {c}" for a in KEY_LETTERS for b in KEY_DIGITS for c in KEY_GREEK]
     shuffled = world.stream("needle", "keys").sample(keys, len(keys))

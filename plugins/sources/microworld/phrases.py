@@ -30,9 +30,9 @@ FAMILIES: dict[str, Family] = {
     "english": Family(
         statements=(
             "the {a} of {e} is {v} .",
-            "{e} has {v} as its {a} .",
+            "{e} has the {a} {v} .",
             "for {e} the {a} is {v} .",
-            "the {n} {e} has the {a} {v} .",
+            "the {n} called {e} has the {a} {v} .",
             "with {e} goes the {a} {v} .",
         ),
         prefixes=("", "note :", "fact :", "people say", "we read that", "as before ,"),
@@ -50,7 +50,7 @@ FAMILIES: dict[str, Family] = {
         heldout_questions=(
             ("could someone say which {a} belongs to {e} ?", "answer :"),
             ("i want to find out the {a} that {e} has .", "a :"),
-            ("{e} : its {a} would be ?", "reply :"),
+            ("about {e} , what would its {a} be ?", "reply :"),
         ),
         heldout_leads=("", "please ,"),
     ),
@@ -84,9 +84,9 @@ FAMILIES: dict[str, Family] = {
     "portuguese": Family(
         statements=(
             "a {a} de {e} é {v} .",
-            "{e} tem {v} como {a} .",
+            "{e} tem a {a} {v} .",
             "para {e} a {a} é {v} .",
-            "o animal {e} tem a {a} {v} .",
+            "no animal {e} a {a} é {v} .",
             "com {e} vai a {a} {v} .",
         ),
         prefixes=("", "nota :", "dizem que", "sabemos que", "como antes ,"),
@@ -104,7 +104,7 @@ FAMILIES: dict[str, Family] = {
         heldout_questions=(
             ("gostaria de saber a {a} que {e} tem .", "resposta :"),
             ("alguém pode informar qual {a} pertence ao {e} ?", "r :"),
-            ("{e} : sua {a} seria ?", "resposta :"),
+            ("sobre {e} , qual seria sua {a} ?", "resposta :"),
         ),
         heldout_leads=("", "por favor ,"),
     ),

@@ -5,14 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from phasegate.plugins.sources.records import (
-    RecordOptions,
-    check_options,
-    parse_dialogue,
-    read_rows,
-    render,
-    split_pair,
-)
+from phasegate.plugins.sources.dialogues import parse_dialogue, split_pair
+from phasegate.plugins.sources.records import RecordOptions, check_options, read_rows, render
 from phasegate.registry.errors import DataError
 
 

@@ -1,0 +1,69 @@
+"""What earlier steps of the curriculum leave to be replayed: their text mixture and their dialogues."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...registry.errors import ConfigError, DataError
+from ..config.schema import StepSection
+from .corpus import Corpus
+from .mixture import marginal, normalised
+from .prepared import packed_text, replayable_chats, text_domains
+from .replay import Pool, ReplayStream
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+def earlier_text(previous: Sequence[StepSection], corpus: Corpus) -> dict[str, float] | None:
+    """The domain shares of all earlier causal steps together, each counted by its rows; None if there are none."""
+    shares: dict[str, float] = {}
+    for step in previous:
+        if step.objective == "causal":
+            for name, share in marginal(step.batches, text_domains(corpus)).items():
+                shares[name] = shares.get(name, 0.0) + share * step.steps * step.rows
+    return normalised(shares) if shares else None
+
+
+def build_replay(
+    step: StepSection,
+    previous: Sequence[StepSection],
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerFast,
+    length: int,
+    key: tuple[Any, ...],
+) -> ReplayStream | None:
+    """The replay beside a step, if it asks for rows; ``ConfigError`` if nothing earlier has what it asks for."""
+    section = step.replay
+    if section.rows < 1:
+        return None
+    if not 0 <= section.chat <= 1:
+        raise ConfigError(f"replay.chat is {section.chat}, but a share between 0 and 1 is needed.")
+    pools = []
+    if section.chat < 1:
+        text = earlier_text(previous, corpus)
+        if text is None:
+            raise ConfigError("replay.rows asks for text of earlier steps, but no earlier step is causal.")
+        shares = np.asarray([text.get(name, 0.0) for name in corpus.domains]) * (1 - section.chat)
+        pools.append(Pool(name="text", packed=packed_text(corpus, tokenizer, length, "train"), shares=shares))
+    if section.chat > 0:
+        earlier = [step for step in previous if step.objective == "sft"]
+        if not earlier:
+            raise ConfigError("replay.chat asks for dialogues of earlier steps, but no earlier step is sft.")
+        for view, weight in _weights(earlier).items():
+            packed = replayable_chats(corpus, tokenizer, length, view)
+            if not len(packed):
+                raise DataError(f"The view {view!r} has too few dialogues to fill one replay row of {length} tokens.")
+            counts = np.bincount(packed.domain, minlength=len(corpus.domains)).astype(np.float64)
+            pools.append(Pool(name=view, packed=packed, shares=counts / counts.sum() * weight * section.chat))
+    return ReplayStream(tuple(pools), rows=section.rows, accumulate=step.accumulate, key=key)
+
+
+def _weights(steps: Sequence[StepSection]) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for step in steps:
+        weights[step.view] = weights.get(step.view, 0.0) + step.steps * step.rows
+    return normalised(weights)

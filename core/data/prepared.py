@@ -1,0 +1,70 @@
+"""Tokenised views of a corpus, each made once: packed text, encoded dialogues, dialogues packed for replay."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from .chat import Chats, encode_chats
+from .corpus import Corpus, members_of, texts
+from .hashing import digest
+from .packing import Packed, encode, pack_chats, pack_text, separator_of
+from .source import Split
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+def tokenizer_key(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Names what a tokenizer does to a text, whatever truncation or padding its last call left set."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state.pop("truncation", None)
+    state.pop("padding", None)
+    return digest(state, tokenizer.chat_template, tokenizer.eos_token_id)
+
+
+def packed_text(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, length: int, split: Split) -> Packed:
+    """The text of a split, packed domain by domain in the corpus's order; made once per corpus."""
+
+    def make() -> Packed:
+        rows = corpus.view("text", split)
+        members = members_of(rows)
+        documents = [
+            (number, encode(tokenizer, texts(rows.select(members[name]))))
+            for number, name in enumerate(corpus.domains)
+            if name in members
+        ]
+        return pack_text(documents, length, separator_of(tokenizer))
+
+    return corpus.once(("text", tokenizer_key(tokenizer), length, split), make)
+
+
+def text_domains(corpus: Corpus) -> list[str]:
+    """The domains that have training text, in the corpus's order."""
+    named = set(corpus.view("text", "train").unique("domain"))
+    return [name for name in corpus.domains if name in named]
+
+
+def encoded_chats(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, length: int, view: str, split: Split) -> Chats:
+    """The dialogues of a view, tokenised; made once per corpus."""
+    return corpus.once(
+        ("chat", tokenizer_key(tokenizer), length, view, split),
+        lambda: encode_chats(tokenizer, corpus.view(view, split), length),
+    )
+
+
+def replayable_chats(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, length: int, view: str) -> Packed:
+    """The dialogues of a view that may be replayed, packed domain by domain; made once per corpus."""
+
+    def make() -> Packed:
+        chats = encoded_chats(corpus, tokenizer, length, view, "train")
+        rows = corpus.view(view, "train")
+        wanted = rows["replay"][:] if "replay" in rows.column_names else [True] * len(rows)
+        by_domain: dict[str, list[tuple[list[int], list[int]]]] = {}
+        for place, name, ids, mask in zip(chats.rows, chats.domain, chats.ids, chats.masks, strict=True):
+            if wanted[place]:
+                by_domain.setdefault(name, []).append((ids, mask))
+        packed = [(number, by_domain[name]) for number, name in enumerate(corpus.domains) if name in by_domain]
+        return pack_chats(packed, length)
+
+    return corpus.once(("replay", tokenizer_key(tokenizer), length, view), make)
