@@ -79,12 +79,14 @@ class BatchSection:
 class ReplaySection:
     """Replay of earlier phases' data. In a causal step ``share`` of the rows are replayed; in sft and dpo steps
     ``rows`` replayed rows are added to every batch as a loss of their own with ``weight``
-    (text and chat rows in proportion ``chat``)."""
+    (text and chat rows in proportion ``chat``); ``routing: replayed`` shows loss terms and router statistics these rows
+    alone, so that a term which holds the routing of text is not traded against that of dialogue."""
 
     share: float = 0.0
     rows: int = 0
     weight: float = 0.0
     chat: float = 0.0
+    routing: Literal["all", "replayed"] = "all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

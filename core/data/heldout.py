@@ -6,7 +6,7 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
 from .corpus import Corpus
-from .step_data import packed_text
+from .prepared import packed_text
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -71,7 +71,10 @@ class ReplayStream:
             "input_ids": stacked("ids"),
             "position_ids": stacked("positions"),
             "labels": stacked("labels"),
-            "domain": torch.tensor([int(pool.packed.domain[row]) for pool, row in drawn], dtype=torch.int64),
+            # A dialogue has no domain here: what routing terms hold is the routing of text.
+            "domain": torch.tensor(
+                [int(pool.packed.domain[row]) if pool.name == "text" else -1 for pool, row in drawn], dtype=torch.int64
+            ),
         }
 
     def _draw(self, step: int) -> list[tuple[Pool, int]]:

@@ -44,13 +44,13 @@ def train_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer (Sennrich 2016, 1508.07909; bytes: GPT-2) that can spell any text.
 
-    Digits are single tokens; no token joins words; equal texts give equal tokenizers. ``<eos>`` also separates
-    documents. ``special`` must hold ``SPECIAL_TOKENS`` and may hold more. Warns when the text yields fewer tokens
-    than asked for; the tokenizer then has ``len(tokenizer) < vocab_size``.
+    Every digit is a token of its own, with the space before it if there is one; no token joins words; equal texts
+    give equal tokenizers. ``<eos>`` also separates documents. ``special`` must hold ``SPECIAL_TOKENS`` and may hold
+    more. Warns when the text yields fewer tokens than asked for: then ``len(tokenizer) < vocab_size``.
     Raises ``ConfigError`` for a vocabulary below 256 + len(special), for missing special tokens, for no text, and
     for a chat template that marks no generation.
     """
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     minimum = _BYTES + len(special)
@@ -68,7 +68,7 @@ def train_tokenizer(
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [pre_tokenizers.Split(Regex(" ?[0-9]"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

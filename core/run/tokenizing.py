@@ -18,24 +18,19 @@ def write_tokenizer(section: TokenizerSection, corpus: Corpus, folder: Path) -> 
     from ..model.tokenizer import make_tokenizer
 
     assert section.vocab_size is not None
-    tokenizer = make_tokenizer(section, tokenizer_texts(corpus, section.documents), section.vocab_size)
+    tokenizer = make_tokenizer(section, words_of(corpus, section.documents), section.vocab_size)
     tokenizer.save_pretrained(folder)
     write_json(folder / "DONE.json", {"tokens": len(tokenizer)})
 
 
-def tokenizer_texts(corpus: Corpus, documents: int) -> Iterator[str]:
-    """Yield training documents of all domains in turn, at most ``documents``, then all training dialogues' words.
+def words_of(corpus: Corpus, documents: int) -> Iterator[str]:
+    """Yield ``documents`` training texts, a fifth of them dialogues if there are any; held-out text is never read.
 
-    Held-out text is never read. Dialogues are read because their instructions use words that running text may lack.
+    Dialogues are read because instructions use words that running text may lack.
     """
-    from ..data.corpus import members_of, texts
-
-    rows = corpus.view("text", "train")
-    members = members_of(rows)
-    share = max(1, documents // max(1, len(members)))
-    for name in sorted(members):
-        yield from texts(rows.select(members[name][:share]))
-    if "chat" in corpus.views():
-        chats = corpus.view("chat", "train")
-        for row in chats.select(range(min(share, len(chats)))):
+    chats = corpus.view("chat", "train") if "chat" in corpus.views() else None
+    share = min(documents // 5, len(chats)) if chats is not None else 0
+    yield from corpus.tokenizer_texts(documents - share)
+    if chats is not None:
+        for row in chats.select(range(share)):
             yield " ".join(message["content"] for message in (*row["prompt"], *row["completion"]))

@@ -30,14 +30,19 @@ class MicroBatch:
 
 
 def account(
-    batches: Sequence[Mapping[str, Any]], replays: Sequence[Mapping[str, torch.Tensor]], domains: int
+    batches: Sequence[Mapping[str, Any]],
+    replays: Sequence[Mapping[str, torch.Tensor]],
+    domains: int,
+    *,
+    replayed_only: bool = False,
 ) -> list[MicroBatch]:
     """Count valid tokens by domain per micro-batch and over the whole optimiser step and all processes.
 
-    ``batches`` are this process's task batches, ``replays`` the replay batches beside them (or empty). One small
+    ``batches`` are this process's task batches, ``replays`` the replay batches beside them (or empty); with
+    ``replayed_only`` the task's tokens do not count. One small
     all-reduce per optimiser step; nothing is read back to the host.
     """
-    own = [_count(batch, domains) for batch in batches]
+    own = [_count(batch, domains) * (0 if replayed_only else 1) for batch in batches]
     labels = torch.zeros((), device=own[0].device)
     for number, replay in enumerate(replays):
         own[number] = own[number] + _count(replay, domains)

@@ -78,6 +78,7 @@ class PhaseTrainerMixin:
         self._plugin_state.wait = self.accelerator.wait_for_everyone
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
         self.capture = RouterCapture(self.model)
+        self._replayed_only = job.replay is not None and job.section.replay.routing == "replayed"
         self.statistics = RouterStatistics(job.domains)
         self._micro: Iterator[MicroBatch] = iter(())
         self._names = self._log_names()
@@ -118,7 +119,8 @@ class PhaseTrainerMixin:
             for number in range(len(samples)):
                 batch = stream.batch(self.state.global_step, number, *place)
                 replays.append({key: value.to(self.args.device) for key, value in batch.items()})
-        self._micro = iter(account(samples, replays, len(self.job.domains)) if samples else ())
+        domains = len(self.job.domains)
+        self._micro = iter(account(samples, replays, domains, replayed_only=self._replayed_only) if samples else ())
         return samples, items
 
     def compute_loss(
@@ -133,12 +135,16 @@ class PhaseTrainerMixin:
             )
         micro, mask = next(self._micro), inputs.get("attention_mask")
         shape = inputs["input_ids"].shape
-        recordings, domains, masks = [], [domain.repeat_interleave(shape[1])], [mask]
+        recordings: list[Recording] = []
+        domains, masks = [], []
         with self.capture.recording() as recording:
             result = super().compute_loss(  # type: ignore[misc]
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
-        recordings.append(recording)
+        if not self._replayed_only:
+            recordings.append(recording)
+            domains.append(domain.repeat_interleave(shape[1]))
+            masks.append(mask)
         task, outputs = result if return_outputs else (result, None)
         replayed = None
         if micro.replay is not None:
@@ -173,6 +179,8 @@ class PhaseTrainerMixin:
             values.append(micro.tokens.own.new_zeros(()) if replayed is None else replayed.detach())
         if not self.capture.routers:
             return extra, values
+        if not recordings:  # this micro-batch got none of the replayed rows
+            return extra, values + [micro.tokens.own.new_zeros(())] * (2 * len(job.losses))
         padded = any(mask is not None for mask in masks)
         everywhere = [
             torch.ones_like(where, dtype=torch.bool) if mask is None else mask.flatten().bool()

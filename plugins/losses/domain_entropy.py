@@ -45,8 +45,7 @@ class DomainEntropy:
     the start of the step; the *gradient* is taken there and flows through the mean softmax probability of the
     domain's tokens. (A hinge on soft probabilities overshoots, since hard usage is sharper; a hinge on one
     domain-concentrated batch sees only that batch.) Linear in the probabilities, so exact under accumulation and data
-    parallelism. Tokens of unknown domain count towards the overall load only; a domain without tokens in a step gets
-    no gradient from it.
+    parallelism. Tokens of unknown domain do not count; a domain without tokens in a step gets no gradient from it.
     """
 
     def __init__(self, config: DomainEntropyConfig, setup: LossSetup) -> None:
@@ -71,8 +70,8 @@ class DomainEntropy:
 
     def __call__(self, ctx: LossContext) -> torch.Tensor:
         routing = routed(ctx)
-        self._window.add(routing.counts[:, :-1])
-        domains, mean = routing.domain_means(), routing.mean()  # shapes: (L, D, E), (L, E)
+        self._window.add(routing.counts[:, :-2])
+        domains, mean = routing.domain_means(), routing.known_mean()  # shapes: (L, D, E), (L, E)
         if self._plane is None:
             self._plane = self._linearise(domains.detach(), mean.detach())
         value, by_domain, overall = self._plane
@@ -85,7 +84,7 @@ class DomainEntropy:
         config = self._config
         layers, count, experts = domains.shape
         high, floor = self._high.to(domains.device), self._floor.to(domains.device)
-        share = self._window.share(domains.new_empty(layers, count + 1, experts))[:, :-1]
+        share = self._window.share(domains.new_empty(layers, count, experts))
         entropy = torch.special.entr(share).sum(-1)  # shape: (L, D)
         above, below, over = (entropy - high).relu(), (floor - entropy).relu(), (share - config.cap).relu()
         # dH/ds_e = -ln s_e, up to a constant that a softmax cannot follow.

@@ -51,7 +51,7 @@ class Alignment:
                     "floor": 0.05,
                     "weight_decay": 0.01,
                     "freeze": ["router"],
-                    "replay": {"rows": 7, "weight": 0.25},
+                    "replay": {"rows": 7, "weight": 0.25, "routing": "replayed"},
                     "losses": dict(hold),
                 },
                 "dpo": {
@@ -67,7 +67,7 @@ class Alignment:
                     "weight_decay": 0.01,
                     "freeze": ["router"],
                     "options": {"beta": 0.1, "nll": 0.3},
-                    "replay": {"rows": 31, "weight": 1.0, "chat": 0.77},
+                    "replay": {"rows": 31, "weight": 1.0, "chat": 0.77, "routing": "replayed"},
                     "losses": dict(hold),
                 },
             },

@@ -46,7 +46,13 @@ def test_texts_that_tokenizers_like_to_clean_come_back_unchanged(text: str) -> N
 def test_every_digit_is_a_token_of_its_own() -> None:
     rich = train_tokenizer(["12345 12345 12345 year 2024 2024 2024"] * 20, 265)
     assert rich.tokenize("12345") == ["1", "2", "3", "4", "5"]
-    assert not [token for token in rich.get_vocab() if len(token) > 1 and any(c.isdigit() for c in token)]
+    with_digit = [token for token in rich.get_vocab() if any(c.isdigit() for c in token)]
+    assert not [token for token in with_digit if len(token.removeprefix("Ġ")) > 1]
+
+
+def test_a_digit_behind_a_space_is_one_token_like_a_word() -> None:
+    rich = train_tokenizer(["3 plus 4 is 7 , 3 plus 3 is 6"] * 20, 300)
+    assert rich.tokenize("plus 3") == ["plus", "Ġ3"]
 
 
 def test_special_tokens_come_first_and_have_their_roles() -> None:

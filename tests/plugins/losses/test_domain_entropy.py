@@ -85,15 +85,27 @@ def test_the_value_is_that_of_hard_load_not_of_probabilities(setup: LossSetup, c
 def test_uneven_load_overall_is_pulled_apart_again(setup: LossSetup, context: Contexts) -> None:
     config = DomainEntropyConfig(target_high=1.3, floor=0.0, general_floor=0.0, uniformity=1.0)
     loss = DomainEntropy(config, setup)
-    _seen(loss, context, [0, 0, 0, 1], [-1] * 4)
+    _seen(loss, context, [0, 0, 0, 1], [0] * 4)
     logits = torch.zeros(1, 4, requires_grad=True)
-    value = loss(context(logits, domain=[-1]))
+    value = loss(context(logits, domain=[0]))
     value.backward()
     share = torch.tensor([0.75, 0.25])
     expected = math.log(4) + float((share * share.log()).sum())
-    # The domains have no tokens: uniform, ln 4; code exceeds 1.3 by a little.
+    # General pays nothing; code has no tokens, so it counts as uniform, ln 4, which exceeds 1.3 by a little.
     assert value.item() == pytest.approx(expected + (math.log(4) - 1.3) / 2, abs=1e-5)
     assert logits.grad is not None and -logits.grad[0, 0] < 0 < -logits.grad[0, 3]
+
+
+def test_tokens_of_unknown_domain_count_for_nothing(setup: LossSetup, context: Contexts) -> None:
+    config = DomainEntropyConfig(target_high=0.8, floor=0.5, general_floor=0.0)
+    losses = [DomainEntropy(config, setup) for _ in range(2)]
+    _seen(losses[0], context, [0, 1, 2, 3], [1] * 4)
+    _seen(losses[1], context, [0, 1, 2, 3, 0, 0, 0, 0], [1] * 4 + [-1] * 4)
+    with_unknown = torch.zeros(2, 4, requires_grad=True)
+    values = [losses[0](context(torch.zeros(1, 4), domain=[1])), losses[1](context(with_unknown, domain=[1, -1]))]
+    values[1].backward()
+    assert values[0].item() == pytest.approx(values[1].item(), abs=1e-6)
+    assert with_unknown.grad is not None and with_unknown.grad[1].abs().max() == 0
 
 
 def test_a_cap_keeps_any_expert_from_owning_a_domain(setup: LossSetup, context: Contexts) -> None:
