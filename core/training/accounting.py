@@ -38,15 +38,16 @@ def account(
 ) -> list[MicroBatch]:
     """Count valid tokens by domain per micro-batch and over the whole optimiser step and all processes.
 
-    ``batches`` are this process's task batches, ``replays`` the replay batches beside them (or empty); with
-    ``replayed_only`` the task's tokens do not count. One small
-    all-reduce per optimiser step; nothing is read back to the host.
+    ``batches`` are this process's task batches, ``replays`` the replay batches beside them, some of which may have no
+    rows (or no batch at all); with ``replayed_only`` the task's tokens do not count. One small all-reduce per
+    optimiser step; nothing is read back to the host.
     """
     own = [_count(batch, domains) * (0 if replayed_only else 1) for batch in batches]
     labels = torch.zeros((), device=own[0].device)
     for number, replay in enumerate(replays):
-        own[number] = own[number] + _count(replay, domains)
-        labels = labels + (replay["labels"][:, 1:] != -100).sum()
+        if len(replay["input_ids"]):
+            own[number] = own[number] + _count(replay, domains)
+            labels = labels + (replay["labels"][:, 1:] != -100).sum()
     total = sum_over_processes(torch.cat([torch.stack(own).sum(0), labels[None]]))
     step = total[:-1]
     return [

@@ -69,6 +69,13 @@ def build_trainer(job: StepJob) -> Trainer:
             f"the {job.objective} step needs steps x rows = {section.steps} x {section.rows} = "
             f"{section.steps * section.rows} training rows in order, but got {len(job.train)}"
         )
+    replay = section.replay
+    if job.replay is not None and replay.routing == "replayed" and world_size() > 1 and replay.rows < parts:
+        # A process without a replayed row would not take part in summing the load, and all others would wait for it.
+        raise ConfigError(
+            f"replay.routing 'replayed' needs replayed rows in every process, but {replay.rows} rows are dealt to "
+            f"{world_size()} processes x accumulate {section.accumulate}; raise replay.rows to {parts} or more"
+        )
     if job.replay is not None and job.objective == "causal":
         raise ConfigError("a causal step replays through its own rows (replay.share), not through replay.rows")
     import torch

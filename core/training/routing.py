@@ -42,11 +42,6 @@ class RoutedTokens:
         total: torch.Tensor = self.sums[:, :-1].sum(1) / (self.tokens * self.fraction)
         return total
 
-    def known_mean(self) -> torch.Tensor:
-        """The same over tokens of known domain, shape (L, E), weighted like ``domain_means``."""
-        known: torch.Tensor = self.sums[:, :-2].sum(1) / (self.domain_tokens.sum().clamp(min=1) * self.fraction)
-        return known
-
     def domain_means(self) -> torch.Tensor:
         """Mean routing probability per domain, shape (L, D, E), scaled so that ``fraction``-weighted micro-batches
         add up to the mean over all of the domain's tokens in the optimiser step."""

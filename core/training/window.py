@@ -45,11 +45,10 @@ class LoadWindow:
     def share(self, like: torch.Tensor) -> torch.Tensor:
         """Share of each expert as of the start of this optimiser step, shape and device of ``like`` (..., E);
         uniform where nothing was counted yet."""
-        return _share(torch.zeros_like(like) if self._window is None else self._window)
-
-    def total(self, like: torch.Tensor) -> torch.Tensor:
-        """The same of counts (L, D, E) added up over D, shape of ``like`` (L, E)."""
-        return _share(torch.zeros_like(like) if self._window is None else self._window.sum(1))
+        if self._window is None:
+            return torch.full_like(like, 1.0 / like.shape[-1])
+        total = self._window.sum(-1, keepdim=True)
+        return torch.where(total > 0, self._window / total.clamp(min=1e-30), 1.0 / like.shape[-1])
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The window; empty before the first step."""
@@ -59,8 +58,3 @@ class LoadWindow:
         """Restore what ``state_dict`` gave."""
         self._step = None
         self._window = state["window"].to(device).clone() if "window" in state else None
-
-
-def _share(counts: torch.Tensor) -> torch.Tensor:
-    total = counts.sum(-1, keepdim=True)
-    return torch.where(total > 0, counts / total.clamp(min=1e-30), 1.0 / counts.shape[-1])

@@ -31,15 +31,17 @@ class DomainEntropyConfig:
     floor: float = 0.9
     general: tuple[str, ...] = ("general",)
     general_floor: float = 1.5
-    uniformity: float = 1.0
+    uniformity: float = 3.0
     cap: float = 0.7
     cap_weight: float = 0.0
-    window: Annotated[float, Field(ge=1.0)] = 16.0
+    window: Annotated[float, Field(ge=1.0)] = 8.0
 
 
 class DomainEntropy:
     """Per layer: mean over domains of relu(H_D - target_high) + relu(floor - H_D) (general: relu(general_floor - H)),
     plus uniformity * (ln E - H_all), plus cap_weight * mean over domains of sum_e relu(s_D,e - cap); mean over layers.
+    H_all is the entropy of sum_D pi_D s_D, with pi_D the domains' shares of all tokens so far: put together from the
+    domains, it does not follow whatever type of batch came last, so that the window can be short.
 
     Straight-through: the *value* is that of the hard load s_D in a window of optimiser steps over all processes, as of
     the start of the step; the *gradient* is taken there and flows through the mean softmax probability of the
@@ -66,44 +68,53 @@ class DomainEntropy:
         self._high = torch.tensor([math.inf if is_general else config.target_high for is_general in general])
         self._floor = torch.tensor([config.general_floor if is_general else config.floor for is_general in general])
         self._window = LoadWindow(config.window)
-        self._plane: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        self._tokens: torch.Tensor | None = None  # shape: (D,), of all optimiser steps so far
+        self._plane: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def __call__(self, ctx: LossContext) -> torch.Tensor:
         routing = routed(ctx)
         self._window.add(routing.counts[:, :-2])
-        domains, mean = routing.domain_means(), routing.known_mean()  # shapes: (L, D, E), (L, E)
+        means = routing.domain_means()  # shape: (L, D, E)
         if self._plane is None:
-            self._plane = self._linearise(domains.detach(), mean.detach())
-        value, by_domain, overall = self._plane
-        through = (by_domain * domains).sum() + (overall * mean).sum()
+            self._tokens = routing.domain_tokens if self._tokens is None else self._tokens + routing.domain_tokens
+            self._plane = self._linearise(means.detach(), self._tokens)
+        value, slope = self._plane
+        through = (slope * means).sum()
         return value + through - through.detach()
 
     @torch.no_grad()
-    def _linearise(self, domains: torch.Tensor, mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The value at the window's load and its slopes there with respect to s_D (L, D, E) and s_all (L, E)."""
+    def _linearise(self, like: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The value at the window's load and its slope there with respect to every s_D, shape (L, D, E)."""
         config = self._config
-        layers, count, experts = domains.shape
-        high, floor = self._high.to(domains.device), self._floor.to(domains.device)
-        share = self._window.share(domains.new_empty(layers, count, experts))
+        layers, domains, experts = like.shape
+        high, floor = self._high.to(like.device), self._floor.to(like.device)
+        share = self._window.share(like)
         entropy = torch.special.entr(share).sum(-1)  # shape: (L, D)
         above, below, over = (entropy - high).relu(), (floor - entropy).relu(), (share - config.cap).relu()
         # dH/ds_e = -ln s_e, up to a constant that a softmax cannot follow.
-        slope = -share.clamp(min=_SMALLEST).log()
         side = (above > 0).to(share.dtype) - (below > 0).to(share.dtype)
-        by_domain = side[..., None] * slope + config.cap_weight * (over > 0).to(share.dtype)
-        everything = self._window.total(mean)
-        overall = config.uniformity * everything.clamp(min=_SMALLEST).log()
+        by_domain = config.cap_weight * (over > 0).to(share.dtype) - side[..., None] * _log(share)
+        mixture = (tokens / tokens.sum().clamp(min=1))[:, None]
+        load = (mixture * share).sum(1)  # shape: (L, E)
+        overall = config.uniformity * _log(load)
         value = (above + below + config.cap_weight * over.sum(-1)).mean()
-        value += config.uniformity * (math.log(experts) - torch.special.entr(everything).sum(-1)).mean()
-        return value, by_domain / (layers * count), overall / layers
+        value += config.uniformity * (math.log(experts) - torch.special.entr(load).sum(-1)).mean()
+        return value, (by_domain / domains + mixture * overall[:, None]) / layers
 
     def after_step(self) -> None:
         self._window.advance()
         self._plane = None
 
     def state_dict(self) -> Mapping[str, torch.Tensor]:
-        return self._window.state_dict()
+        tokens = {} if self._tokens is None else {"tokens": self._tokens}
+        return {**self._window.state_dict(), **tokens}
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
-        self._window.load_state_dict(state, next(self._setup.model.parameters()).device)
+        device = next(self._setup.model.parameters()).device
+        self._window.load_state_dict(state, device)
+        self._tokens = state["tokens"].to(device) if "tokens" in state else None
         self._plane = None
+
+
+def _log(share: torch.Tensor) -> torch.Tensor:
+    return share.clamp(min=_SMALLEST).log()

@@ -10,6 +10,7 @@ import huggingface_hub
 import pytest
 import torch
 from datasets import Dataset
+from phasegate.core.config.schema import ReplaySection
 from phasegate.core.training.collating import ChatCollator
 from phasegate.core.training.job import StepJob, build_trainer
 from phasegate.core.training.release import frozen_copy, release
@@ -88,6 +89,7 @@ def test_padding_is_counted_nowhere(make_model: Models, chat_rows: Rows, make_jo
     assert trainer.statistics.last_counts.sum() == 2 * 2 * tokens  # layers, top-k
 
 
+@pytest.mark.parametrize("routing", ["all", "replayed"])
 @pytest.mark.parametrize("objective", ["sft", "dpo"])
 def test_accumulation_changes_nothing_with_replay_and_padding(
     make_model: Models,
@@ -97,19 +99,21 @@ def test_accumulation_changes_nothing_with_replay_and_padding(
     make_losses: Losses,
     make_replay: Replays,
     objective: str,
+    routing: str,
 ) -> None:
     rows = chat_rows(8) if objective == "sft" else pair_rows(8)
+    # Over four micro-batches: seven rows leave one of them a row short, three leave one without any.
+    rows_replayed = 7 if routing == "all" else 3
     runs = []
     for accumulate in (1, 4):
         model, watch = make_model(), Watch()
         job = make_job(
             model,
             rows,
-            {"steps": 2, "rows": 4, "accumulate": accumulate, "replay": _replay_section(7, 0.5)},
+            {"steps": 2, "rows": 4, "accumulate": accumulate, "replay": _replay_section(rows_replayed, 0.5, routing)},
             objective=objective,
             losses=make_losses(model),
-            # Seven rows over four micro-batches: some get one row fewer.
-            replay=make_replay(7, accumulate),
+            replay=make_replay(rows_replayed, accumulate),
             reference=frozen_copy(make_model(seed=1)) if objective == "dpo" else None,
             callbacks=[watch],
         )
@@ -122,10 +126,8 @@ def test_accumulation_changes_nothing_with_replay_and_padding(
             assert split_log[1][key] == pytest.approx(value, rel=1e-3, abs=1e-5), key
 
 
-def _replay_section(rows: int, weight: float) -> Any:
-    from phasegate.core.config.schema import ReplaySection
-
-    return ReplaySection(rows=rows, weight=weight)
+def _replay_section(rows: int, weight: float, routing: str = "all") -> ReplaySection:
+    return ReplaySection(rows=rows, weight=weight, routing=routing)
 
 
 def test_replay_adds_its_language_loss_by_weight(
@@ -153,6 +155,25 @@ def test_replayed_rows_bring_their_domains_to_the_routing_terms(
         *(2 * tokens for tokens in replayed),
         2 * sum(len(ids) for ids in rows["input_ids"]),
     ]
+
+
+def test_routing_terms_can_be_held_to_replayed_rows(
+    make_model: Models, chat_rows: Rows, make_job: Jobs, make_replay: Replays
+) -> None:
+    section = {"steps": 1, "rows": 4, "replay": _replay_section(3, 0.25, "replayed")}
+    trainer = _run(make_job(make_model(), chat_rows(4), section, objective="sft", replay=make_replay(3, 1)))
+    replayed = make_replay(3, 1).batch(0, 0, 0, 1)["attention_mask"].sum(1).tolist()
+    assert trainer.statistics.last_counts[0].sum(-1).tolist() == [*(2 * tokens for tokens in replayed), 0]
+
+
+def test_too_few_replayed_rows_for_the_processes_are_refused(
+    make_model: Models, chat_rows: Rows, make_job: Jobs, make_replay: Replays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    section = {"steps": 1, "rows": 4, "accumulate": 2, "replay": _replay_section(3, 0.25, "replayed")}
+    job = make_job(make_model(), chat_rows(4), section, objective="sft", replay=make_replay(3, 2))
+    with pytest.raises(ConfigError, match=r"3 rows are dealt to 2 processes x accumulate 2; raise replay.rows to 4"):
+        build_trainer(job)
 
 
 def test_the_first_dpo_loss_is_the_logarithm_of_two(make_model: Models, pair_rows: Rows, make_job: Jobs) -> None:

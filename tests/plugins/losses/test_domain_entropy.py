@@ -108,6 +108,25 @@ def test_tokens_of_unknown_domain_count_for_nothing(setup: LossSetup, context: C
     assert with_unknown.grad is not None and with_unknown.grad[1].abs().max() == 0
 
 
+def test_the_overall_load_does_not_follow_the_last_batch(setup: LossSetup, context: Contexts) -> None:
+    config = DomainEntropyConfig(target_high=1.3, floor=0.0, general_floor=0.0, uniformity=1.0, window=2)
+    loss = DomainEntropy(config, setup)
+    # General uses experts 0 and 1, code 2 and 3: even overall, though each batch is of one domain only.
+    for _ in range(10):
+        _seen(loss, context, [0, 1, 0, 1], [0] * 4)
+        _seen(loss, context, [2, 3, 2, 3], [1] * 4)
+    value = loss(context(torch.zeros(1, 4), domain=[1], index=torch.tensor([[2]])))
+    assert value.item() == pytest.approx(0.0, abs=0.01)
+
+
+def test_its_state_survives_a_restart(setup: LossSetup, context: Contexts) -> None:
+    first, second = (DomainEntropy(DomainEntropyConfig(general_floor=1.2), setup) for _ in range(2))
+    _seen(first, context, [0, 1, 2], [0, 1, 1])
+    second.load_state_dict(first.state_dict())
+    logits = torch.zeros(2, 4)
+    assert torch.equal(first(context(logits, domain=[0, 1])), second(context(logits, domain=[0, 1])))
+
+
 def test_a_cap_keeps_any_expert_from_owning_a_domain(setup: LossSetup, context: Contexts) -> None:
     config = DomainEntropyConfig(target_high=1.3, floor=0.0, cap=0.7, cap_weight=2.0, **OFF)
     loss = DomainEntropy(config, setup)
