@@ -32,6 +32,7 @@ def command(
 ) -> None:
     """Train an experiment phase by phase; run it again to go on from where it stopped."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import datasets
     from transformers.utils import logging
 
     from ...registry.errors import GateStop
@@ -44,6 +45,7 @@ def command(
     from .watching import Watch
 
     logging.disable_progress_bar()
+    datasets.disable_progress_bars()
     console = make_console()
     where = Store(store)
     plan = plan_of(experiment, overrides, plugins, where)

@@ -47,12 +47,13 @@ class GateSuite:
     registry: Registry
     context: MeasureContext
     baseline: Callable[[str], Baseline]
+    known: Path | None = None
 
     def run(self, criteria: Mapping[str, CriterionSection], judged: Callable[[Judgement], None]) -> GateReport:
         """Judge every criterion, tell ``judged`` as they come, and write measurements and verdicts as JSON.
 
         Criteria with the same gate, options and document count share one measurement. A baseline that was measured
-        the same way at the end of its own phase is read from there.
+        the same way at the end of its own phase is read from there, and so is the model itself from ``known``.
         """
         measured: dict[str, Measured] = {}
         baselines: dict[tuple[str, str], Measured] = {}
@@ -60,7 +61,7 @@ class GateSuite:
         for name, section in criteria.items():
             key = gate_key(section)
             if key not in measured:
-                measured[key] = self._measure(section, self.context, key)
+                measured[key] = self._known(key) or self._measure(section, self.context, key)
                 write_measurements(self.context.folder / f"{key}.json", measured[key])
             against = None
             if section.against is not None:
@@ -80,6 +81,11 @@ class GateSuite:
         gate = self.registry.build("gate", section.use, section.options)
         measured: Measured = gate.measure(replace(context, documents=section.documents, folder=folder))
         return measured
+
+    def _known(self, key: str) -> Measured | None:
+        if self.known is None or not (self.known / f"{key}.json").exists():
+            return None
+        return read_measurements(self.known / f"{key}.json")
 
     def _measure_baseline(self, section: CriterionSection, name: str, key: str) -> Measured:
         baseline = self.baseline(name)

@@ -69,7 +69,10 @@ class StageRunner:
             return None
         context = self._context(self.parents.parent(), self.work.folder / "entry", ())
         suite = GateSuite(
-            registry=self.shop.registry, context=context, baseline=lambda name: self._baseline(None, name)
+            registry=self.shop.registry,
+            context=context,
+            baseline=lambda name: self._baseline(None, name),
+            known=self.parents.parent_evidence,
         )
         return suite.run(section.entry, lambda judgement: self.judged("entry", judgement))
 

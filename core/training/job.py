@@ -25,12 +25,13 @@ class StepJob:
 
     ``section.rows`` is the number of rows per optimiser step over all processes and micro-batches. ``replay`` is used
     by sft and dpo steps, ``reference`` by dpo (None: a frozen copy of ``model`` as it is). ``folder`` takes the
-    trainer's checkpoints, one every ``save_steps``. ``length`` bounds tokenised dpo rows.
+    trainer's checkpoints, one every ``save_steps``. ``length`` bounds tokenised dpo rows. A causal step needs no
+    ``tokenizer``.
     """
 
     objective: Literal["causal", "sft", "dpo"]
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerBase | None
     train: Dataset
     heldout: Dataset | None
     replay: Replay | None

@@ -65,8 +65,8 @@ def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
     return twin
 
 
-def padding_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id that pads rows. Raises ``ConfigError`` where the tokenizer has none."""
-    if tokenizer.pad_token_id is None:
+def padding_token(tokenizer: PreTrainedTokenizerBase | None) -> int:
+    """The id that pads rows. Raises ``ConfigError`` where there is no tokenizer or it has none."""
+    if tokenizer is None or tokenizer.pad_token_id is None:
         raise ConfigError("the tokenizer has no padding token; use one that has (the built-in one has <pad>)")
     return int(tokenizer.pad_token_id)

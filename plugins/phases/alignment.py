@@ -28,7 +28,8 @@ class Alignment:
     Mitigations of the alignment tax: a pretraining-mix loss on replayed rows (InstructGPT, Ouyang 2022, 2203.02155),
     frozen routers, the likelihood term on chosen answers (Pang 2024, 2404.19733) and replayed chats in DPO.
     Completion: verifiable format accuracy, knowledge loss of at most 2 points on the same questions, a win rate of 70 %
-    over the model before DPO, by implicit reward and by sampled answers judged against ground truth.
+    over the model before DPO, by implicit reward and by sampled answers judged against ground truth. Entry: the
+    knowledge that the first phase asks for, since alignment shapes answers and teaches no facts.
     """
 
     def __init__(self, config: AlignmentConfig) -> None:
@@ -36,7 +37,7 @@ class Alignment:
 
     def recipe(self, derived: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the defaults of this phase."""
-        hold = {"domain-entropy": {"weight": 0.3}} if self.config.hold_specialists else {}
+        hold = {"domain-entropy": {"weight": 1.0}} if self.config.hold_specialists else {}
         return {
             "steps": {
                 "sft": {
@@ -71,6 +72,7 @@ class Alignment:
                     "losses": dict(hold),
                 },
             },
+            "entry": {"knowledge": {"use": "choice", "metric": "acc", "at_least": 0.70, "paper": ">= 0.70"}},
             "gates": {
                 "format": {"use": "format", "metric": "acc", "at_least": 0.95, "paper": "IFEval >= 0.95"},
                 "knowledge-kept": {

@@ -25,7 +25,8 @@ class Specialization:
     Concentrated batches alone leave the entropy where it was, so the loss holds each domain's hard-load
     entropy at 0.9-1.1 nats and the general one above 1.5, over a window of all batch types; a balance term inside one
     concentrated batch would spread each domain over all experts (Qiu 2025, 2501.11873). Targets in nats: domains
-    0.8-1.2, general near 1.8; every expert 8-15 % of the tokens; cross-domain perplexity within 2 %.
+    0.8-1.2, general near 1.8; every expert 8-15 % of the tokens; cross-domain perplexity within 2 %. Entry: no dead
+    expert, since one that receives no token cannot come to own a domain.
     """
 
     def __init__(self, config: SpecializationConfig) -> None:
@@ -53,9 +54,10 @@ class Specialization:
                         "mixture": mixture,
                     },
                     "replay": {"share": 0.05},
-                    "losses": {"domain-entropy": {"weight": 0.3}, "z": {"weight": 1e-3}},
+                    "losses": {"domain-entropy": {"weight": 1.0}, "z": {"weight": 1e-3}},
                 }
             },
+            "entry": {"no-dead-experts": {"use": "routing", "mixture": mixture, "metric": "dead", "at_most": 0}},
             "gates": {
                 **persistence(mixture),
                 "cross-domain": {

@@ -34,6 +34,7 @@ phases:
     policy: {extensions: 0}
   specialization:
     steps: {specialize: {steps: 6, rows: 4}}
+    entry: {no-dead-experts: {at_most: 9, documents: 28}}
     gates:
       domain-entropy-low: {at_least: 0.0, documents: 28}
       domain-entropy-high: {at_most: 3.0, documents: 28}
@@ -44,6 +45,7 @@ phases:
       knowledge-kept: {at_least: -1.0, documents: 40}
     policy: {extensions: 0}
   alignment:
+    entry: {knowledge: {at_least: 0.0, documents: 40}}
     steps:
       sft: {steps: 6, rows: 8, replay: {rows: 2}}
       dpo: {steps: 3, rows: 4, replay: {rows: 4}}

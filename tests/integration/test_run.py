@@ -51,9 +51,8 @@ def test_a_run_that_is_stopped_and_run_again_ends_in_the_same_bits(
     at: tuple[str, int], tiny: Path, platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert platform("train", str(tiny), "--store", "whole") == 0
-    from transformers import TrainerCallback
-
     from phasegate.core.cli.watching import Watch
+    from transformers import TrainerCallback
 
     class Stop(TrainerCallback):  # type: ignore[misc]
         def __init__(self, raise_signal: Callable[[], None]) -> None:

@@ -51,8 +51,8 @@ def test_every_digit_is_a_token_of_its_own() -> None:
 
 
 def test_a_digit_behind_a_space_is_one_token_like_a_word() -> None:
-    rich = train_tokenizer(["3 plus 4 is 7 , 3 plus 3 is 6"] * 20, 300)
-    assert rich.tokenize("plus 3") == ["plus", "Ġ3"]
+    rich = train_tokenizer(["3 plus 4 is 7 , 3 plus 3 is 6"] * 20, 272)
+    assert rich.tokenize(" plus 3") == ["Ġplus", "Ġ3"]
 
 
 def test_special_tokens_come_first_and_have_their_roles() -> None:

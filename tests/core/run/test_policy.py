@@ -1,7 +1,6 @@
 """What a verdict leads to."""
 
 import pytest
-
 from phasegate.core.config.schema import PhaseSection, PolicySection, StepSection
 from phasegate.core.run.attempt import first_attempt, next_attempt
 from phasegate.core.run.policy import decide

@@ -257,3 +257,23 @@ def test_bf16_trains_and_leaves_the_weights_in_fp32(
     assert all(math.isfinite(value) for key, value in logs[0].items() if key.startswith("loss"))
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert "forward" not in model.__dict__
+
+
+def test_loss_free_bias_moves_the_selection_once_per_optimiser_step(
+    platform_model: PreTrainedModel, causal_rows: Rows, make_job: Jobs, make_losses: Losses
+) -> None:
+    losses = make_losses(platform_model, loss_free_bias=1.0)
+    section = {"steps": 2, "rows": 4, "accumulate": 2}
+    trainer = _run(make_job(platform_model, causal_rows(8), section, losses=losses))
+    biases = [module.selection_bias for _, _, module in trainer.capture.routers]
+    steps = torch.stack(biases) / 1e-3
+    assert steps.abs().max() > 0.0
+    torch.testing.assert_close(steps, steps.round(), atol=1e-3, rtol=0.0)
+    assert steps.abs().max() < 2.5  # two optimiser steps, not four micro-batches
+
+
+def test_training_prints_nothing(
+    make_model: Models, causal_rows: Rows, make_job: Jobs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _run(make_job(make_model(), causal_rows(4), {"steps": 1, "rows": 4}))
+    assert capsys.readouterr().out == ""

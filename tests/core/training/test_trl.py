@@ -9,13 +9,17 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
+import torch.distributed as dist
 from datasets import Dataset
 from phasegate.core.config.schema import ReplaySection
 from phasegate.core.training.collating import ChatCollator
 from phasegate.core.training.job import StepJob, build_trainer
-from phasegate.core.training.release import frozen_copy, release
+from phasegate.core.training.release import frozen_copy, release, reshard
 from phasegate.core.training.terms import WeightedLoss
 from phasegate.registry.errors import ConfigError, DataError
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, TrainerCallback
 
 Models = Callable[..., PreTrainedModel]
@@ -275,3 +279,36 @@ def test_trl_evaluates_the_task_loss_alone(
 def test_no_telemetry_is_sent(make_model: Models, chat_rows: Rows, make_job: Jobs) -> None:
     release(build_trainer(make_job(make_model(), chat_rows(4), {"steps": 1, "rows": 4}, objective="sft")))
     assert huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY is True
+
+
+@pytest.mark.parametrize("objective", ["sft", "dpo"])
+def test_trls_own_defaults_do_not_leak_in(
+    make_model: Models, chat_rows: Rows, pair_rows: Rows, make_job: Jobs, objective: str
+) -> None:
+    rows = chat_rows(4) if objective == "sft" else pair_rows(4)
+    trainer = build_trainer(make_job(make_model(), rows, {"steps": 1, "rows": 4}, objective=objective))
+    args = trainer.args
+    release(trainer)
+    assert (args.bf16, args.activation_checkpointing, args.report_to) == (False, False, [])
+    assert args.train_sampling_strategy == "sequential"
+
+
+def test_a_tokenizer_without_padding_is_refused(make_model: Models, chat_rows: Rows, make_job: Jobs) -> None:
+    job = make_job(make_model(), chat_rows(4), {"steps": 1, "rows": 4}, objective="sft", tokenizer=None)
+    with pytest.raises(ConfigError, match="no padding token"):
+        build_trainer(job)
+
+
+def test_modules_left_whole_are_sharded_again() -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        model = torch.nn.Sequential(torch.nn.Linear(4, 4))
+        fully_shard(model, mesh=init_device_mesh("cpu", (1,)), reshard_after_forward=False)
+        with torch.no_grad():
+            model(torch.zeros(1, 4))
+        left_whole = not isinstance(model[0].weight, DTensor)
+        reshard(model)
+        assert left_whole
+        assert isinstance(model[0].weight, DTensor)
+    finally:
+        dist.destroy_process_group()
