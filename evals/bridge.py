@@ -10,12 +10,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from .quiet import quiet
 from .undisturbed import undisturbed
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,7 @@ def evaluate_folder(
     ``chat`` renders prompts with the tokenizer's chat template. Sampling starts from ``seed``, so two calls with
     the same arguments give the same answers. ``max_length`` replaces the context length of the model's config.
     """
+    import torch
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
@@ -77,6 +79,8 @@ def evaluate_folder(
 
 def finite(model: torch.nn.Module) -> bool:
     """Whether every weight is a finite number; argmax over NaN would otherwise score like an answer."""
+    import torch
+
     return all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
 
 

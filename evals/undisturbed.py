@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 @contextmanager
@@ -19,6 +21,8 @@ def undisturbed(model: torch.nn.Module, tokenizer: Any = None, seed: int | None 
     (``HFLM`` calls ``eval()`` and leaves it), and the tokenizer's padding (``HFLM`` may add a pad token).
     ``seed`` starts the block's own random streams.
     """
+    import torch
+
     python, numpy_state, cpu = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
     modes = [(module, module.training) for module in model.modules()]

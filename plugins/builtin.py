@@ -51,31 +51,31 @@ def phasegate_components() -> Iterable[Component]:
     yield RouterSpec(
         name="linear",
         target=_at("routers.linear:LinearRouter"),
-        config=_at("routers.linear:LinearRouterConfig"),
+        config=_at("routers.options:LinearRouterConfig"),
         summary="A linear gate that sends each token to its top-k experts.",
     )
     yield LossSpec(
         name="balance",
         target=_at("losses.balance:Balance"),
-        config=_at("losses.balance:BalanceConfig"),
+        config=_at("losses.options:BalanceConfig"),
         summary="Pulls expert load towards uniform over a window as wide as the global batch.",
     )
     yield LossSpec(
         name="z",
         target=_at("losses.z:RouterZ"),
-        config=_at("losses.z:RouterZConfig"),
+        config=_at("losses.options:RouterZConfig"),
         summary="Keeps router logits small: the squared log-sum-exp.",
     )
     yield LossSpec(
         name="loss-free-bias",
         target=_at("losses.loss_free_bias:LossFreeBias"),
-        config=_at("losses.loss_free_bias:LossFreeBiasConfig"),
+        config=_at("losses.options:LossFreeBiasConfig"),
         summary="Balances load without a gradient, by a bias that only changes which experts are selected.",
     )
     yield LossSpec(
         name="domain-entropy",
         target=_at("losses.domain_entropy:DomainEntropy"),
-        config=_at("losses.domain_entropy:DomainEntropyConfig"),
+        config=_at("losses.options:DomainEntropyConfig"),
         summary="Narrows the experts that each domain uses towards a target entropy.",
     )
     yield ModelSpec(

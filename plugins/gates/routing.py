@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,6 @@ from ...evals.context import MeasureContext
 from ...evals.intervals import z_quantile
 from ...evals.measurement import Measurement
 from ...evals.packs import choose_evenly
-from ...evals.recording import Routers, count_routes
 from ...evals.routing import (
     Array,
     dead_experts,
@@ -25,6 +24,9 @@ from ...evals.routing import (
 )
 from ...registry.errors import ConfigError
 from .measuring import NotMeasured, check_finite, context_length, or_missing, view_rows
+
+if TYPE_CHECKING:
+    from ...evals.recording import Routers
 
 DOCUMENTS_PER_DOMAIN = 64
 _METRICS = ("load_min", "load_max", "load_mean_min", "load_mean_max", "entropy_mean", "mutual_information", "dead")
@@ -64,6 +66,8 @@ class RoutingGate:
         return or_missing(_METRICS, lambda: self._measure(ctx))
 
     def _measure(self, ctx: MeasureContext) -> Mapping[str, Measurement]:
+        from ...evals.recording import count_routes
+
         check_finite(ctx)
         rows = view_rows(ctx, self.config.view, self.config.split)
         found = {str(row["domain"]) for row in rows}

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated
 
 import torch
-from pydantic import Field
 
 from ...core.training.routing import routed
 from ...core.training.terms import LossContext, LossSetup
 from ...core.training.window import LoadWindow
 from ...registry.errors import ConfigError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BalanceConfig:
-    """``window``: optimiser steps that the load looks back on; below 16 it may miss batch types (SPEC 2B.3)."""
-
-    window: Annotated[float, Field(ge=1.0)] = 16.0
+from .options import BalanceConfig
 
 
 class Balance:

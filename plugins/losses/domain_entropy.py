@@ -4,37 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated
 
 import torch
-from pydantic import Field
 
 from ...core.training.routing import routed
 from ...core.training.terms import LossContext, LossSetup
 from ...core.training.window import LoadWindow
 from ...registry.errors import ConfigError
+from .options import DomainEntropyConfig
 
 _SMALLEST = 1e-6  # keeps the slope of the entropy finite where an expert has no load
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DomainEntropyConfig:
-    """Bounds in nats on the routing entropy of hard load, per layer.
-
-    Domains in ``general`` only have a floor, ``general_floor``; all others are kept between ``floor`` and
-    ``target_high``. ``uniformity`` weighs ln E minus the entropy of the overall load, ``cap_weight`` any expert's share
-    of one domain above ``cap``. ``window``: optimiser steps that the load looks back on.
-    """
-
-    target_high: float = 1.1
-    floor: float = 0.9
-    general: tuple[str, ...] = ("general",)
-    general_floor: float = 1.5
-    uniformity: float = 3.0
-    cap: float = 0.7
-    cap_weight: float = 0.0
-    window: Annotated[float, Field(ge=1.0)] = 8.0
 
 
 class DomainEntropy:

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated
 
 import torch
-from pydantic import Field
 
 from ...core.training.routing import routed
 from ...core.training.terms import LossContext, LossSetup
 from ...core.training.window import sum_over_processes
 from ...registry.errors import ConfigError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LossFreeBiasConfig:
-    """``rate``: how far a bias moves per optimiser step, in units of probability."""
-
-    rate: Annotated[float, Field(gt=0.0)] = 1e-3
+from .options import LossFreeBiasConfig
 
 
 class LossFreeBias:

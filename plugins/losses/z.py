@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 
 from ...core.training.routing import routed
 from ...core.training.terms import LossContext, LossSetup
 from ...registry.errors import ConfigError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RouterZConfig:
-    """No options."""
+from .options import RouterZConfig
 
 
 class RouterZ:

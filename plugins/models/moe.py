@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from ...core.model.builder import ModelContext, ModelFacts
+from ...core.model.counting import count_moe
 from ...registry.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -89,13 +90,17 @@ class MoeBuilder:
         )
 
     def facts(self) -> ModelFacts:
-        """Parameters and FLOPs, counted without allocating memory."""
+        """Parameters and FLOPs: by arithmetic for the linear router, on the meta device for any other."""
+        context = self.context
+        if context.registry.get("router", context.router.use).ref == "phasegate:linear":
+            router = self.options["num_experts"] * self.options["hidden_size"]
+            return count_moe(self.options, context.vocab_size, context.sequence_length, router)
         from ...core.model import modeling  # noqa: F401  registers phasegate_moe
         from ...core.model.facts import facts_of
         from ...registry.current import using
 
-        with using(self.context.registry):
-            return facts_of(self.configuration(), self.context.sequence_length)
+        with using(context.registry):
+            return facts_of(self.configuration(), context.sequence_length)
 
     def build(self, seed: int) -> PreTrainedModel:
         """The model in fp32 on the CPU; equal seeds give equal bits, whatever ran before."""

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import nn
 from transformers import initialization as init
 
 from ...core.model.router import RouterBase, RouterContext
+from .options import LinearRouterConfig
 
 # A selection bias can choose an expert whose probability has underflown to 0.
 _TINY = torch.finfo(torch.float32).tiny
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinearRouterConfig:
-    """How the chosen experts are weighed.
-
-    ``softmax``: by their probabilities p (Fedus 2021, 2101.03961). ``normalized``: by p rescaled to sum 1 over the
-    chosen; with top-1 that is the constant 1, and the task loss no longer reaches the router.
-    ``straight-through``: p / sg(p), value 1 with the gradient kept, which preserves the function of cloned experts.
-    """
-
-    gate: Literal["normalized", "softmax", "straight-through"] = "softmax"
 
 
 class LinearRouter(RouterBase):

@@ -77,10 +77,10 @@ def test_text_of_an_unknown_domain_is_missing(context: Any, texts: Any) -> None:
 
 
 def count_by_hand(model: Any, tokenizer: Any, texts: Any) -> np.ndarray[Any, Any]:
-    """shape: (layers, domains code and general, experts)"""
+    """Text and the separator behind it. shape: (layers, domains code and general, experts)"""
     counts = np.zeros((2, 2, 4))
     for row in texts:
-        ids = tokenizer(row["text"])["input_ids"]
+        ids = [*tokenizer(row["text"])["input_ids"], tokenizer.eos_token_id]
         with torch.no_grad():
             logits = model.eval()(torch.tensor([[1, *ids]]), output_router_logits=True).router_logits
         for layer, scores in enumerate(logits):

@@ -1,0 +1,46 @@
+"""Options of the loss terms, apart from them so that a plan can check an experiment without importing torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalanceConfig:
+    """``window``: optimiser steps that the load looks back on; below 16 it may miss batch types (SPEC 2B.3)."""
+
+    window: Annotated[float, Field(ge=1.0)] = 16.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainEntropyConfig:
+    """Bounds in nats on the routing entropy of hard load, per layer.
+
+    Domains in ``general`` only have a floor, ``general_floor``; all others are kept between ``floor`` and
+    ``target_high``. ``uniformity`` weighs ln E minus the entropy of the overall load, ``cap_weight`` any expert's share
+    of one domain above ``cap``. ``window``: optimiser steps that the load looks back on.
+    """
+
+    target_high: float = 1.1
+    floor: float = 0.9
+    general: tuple[str, ...] = ("general",)
+    general_floor: float = 1.5
+    uniformity: float = 3.0
+    cap: float = 0.7
+    cap_weight: float = 0.0
+    window: Annotated[float, Field(ge=1.0)] = 8.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossFreeBiasConfig:
+    """``rate``: how far a bias moves per optimiser step, in units of probability."""
+
+    rate: Annotated[float, Field(gt=0.0)] = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterZConfig:
+    """No options."""
