@@ -76,6 +76,9 @@ class Watch:
         for attempt in outcome.facts["attempts"]:
             for step, bump in attempt["bump"].items():
                 self.console.print(f"transition bump in {step}: {bump_text(bump)}", markup=False)
+            for step, notes in attempt["notes"].items():
+                for note in notes:
+                    self.console.print(f"{step}: {note}", markup=False)
 
 
 def bump_text(bump: dict[str, Any]) -> str:

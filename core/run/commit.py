@@ -26,9 +26,13 @@ def commit(
     work: Work,
     trained: Trained,
     provenance: Mapping[str, Any],
+    data: Mapping[str, Any],
     saved: Callable[[Path], None],
 ) -> Stage:
-    """Write a phase into the store, whole or not at all, and drop its work folder; ``saved`` is called before."""
+    """Write a phase into the store, whole or not at all, and drop its work folder; ``saved`` is called before.
+
+    ``data`` is the corpus's account of what it read, dropped and held out.
+    """
     if is_main():
         last = trained.last
         names = list(last.steps)
@@ -42,7 +46,8 @@ def commit(
             lines = (json.dumps(row, sort_keys=True) + "\n" for row in trained.history)
             write_text(draft.metrics, "".join(lines))
             saved(draft.folder)
-            bench.store.commit(draft, {"facts": facts_of(stage, trained), "provenance": dict(provenance)})
+            facts = {**facts_of(stage, trained), "data": dict(data)}
+            bench.store.commit(draft, {"facts": facts, "provenance": dict(provenance)})
     wait_for_all()
     found = bench.store.find(stage.recipe)
     assert found is not None
@@ -61,6 +66,7 @@ def facts_of(stage: StagePlan, trained: Trained) -> dict[str, Any]:
                 "kind": attempt.kind,
                 "steps": {name: step.steps for name, step in attempt.steps.items()},
                 "bump": {name: result.bump for name, result in results.items() if result.bump is not None},
+                "notes": {name: list(result.notes) for name, result in results.items() if result.notes},
             }
             for attempt, results in trained.attempts
         ],

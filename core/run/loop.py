@@ -120,7 +120,7 @@ def run_phase(
         def saved(checkpoint: Any) -> None:
             hook.phasegate_on_save(ctx=SaveContext(phase=stage.name, folder=checkpoint, is_main=is_main()))
 
-        committed = commit(bench, stage, work, trained[-1], plan.provenance, saved)
+        committed = commit(bench, stage, work, trained[-1], plan.provenance, plan.corpus.report(), saved)
     return outcome_of(stage.name, committed, reused=False)
 
 

@@ -53,12 +53,14 @@ class StepOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """What a step did: its log rows, tokens, seconds, and the transition bump where an earlier phase was watched."""
+    """What a step did: its log rows, tokens, seconds, what its data left out, and the transition bump where an earlier
+    phase was watched."""
 
     history: Sequence[Mapping[str, float]]
     tokens: int
     seconds: float
     bump: Mapping[str, Any] | None
+    notes: Sequence[str] = ()
 
 
 def train_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> StepResult:
@@ -127,7 +129,11 @@ def train_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Step
     seconds = time.perf_counter() - started
     bump = watch[0].result() if watch else None
     return StepResult(
-        history=history, tokens=data.tokens, seconds=seconds, bump=bump.as_dict() if bump is not None else None
+        history=history,
+        tokens=data.tokens,
+        seconds=seconds,
+        bump=bump.as_dict() if bump is not None else None,
+        notes=data.notes,
     )
 
 

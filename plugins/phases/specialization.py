@@ -48,6 +48,7 @@ class Specialization:
                     "decay_from": 0.4,
                     "floor": 0.05,
                     "weight_decay": 0.01,
+                    "learning_rate_scale": {"router": 2.0},
                     "batches": {
                         "kind": "concentrated",
                         "primary": self.config.primary,
