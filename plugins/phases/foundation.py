@@ -61,7 +61,7 @@ class Foundation:
                     "metric": "improvement",
                     "key": "loss/task",
                     "window": 0.1,
-                    "at_most": 0.02,
+                    "at_most": 0.03,
                     "paper": "< 0.1 % per 1 B tokens",
                 },
             },
