@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -44,6 +45,8 @@ def command(
     from .terminal import make_console, show_plan
     from .watching import Watch
 
+    # trl still uses names that transformers is about to drop; a user can do nothing about it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl)(\.|$)")
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
     console = make_console()

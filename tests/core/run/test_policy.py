@@ -1,5 +1,7 @@
 """What a verdict leads to."""
 
+from pathlib import Path
+
 import pytest
 from phasegate.core.config.schema import PhaseSection, PolicySection, StepSection
 from phasegate.core.run.attempt import first_attempt, next_attempt
@@ -33,7 +35,7 @@ def test_an_undecided_phase_follows_its_own_policy() -> None:
     assert "undecided" in decide(policy, "undecided", 0).reason
 
 
-def test_an_extension_trains_a_share_of_the_steps_at_half_the_rate(tmp_path) -> None:
+def test_an_extension_trains_a_share_of_the_steps_at_half_the_rate(tmp_path: Path) -> None:
     section = PhaseSection(
         steps={"pretrain": StepSection(steps=100, learning_rate=0.004)}, policy=PolicySection(extend_by=0.25)
     )
@@ -44,7 +46,7 @@ def test_an_extension_trains_a_share_of_the_steps_at_half_the_rate(tmp_path) -> 
     assert (third.steps["pretrain"].steps, third.steps["pretrain"].learning_rate) == (25, 0.001)
 
 
-def test_a_rollback_repeats_all_steps_at_half_the_rate(tmp_path) -> None:
+def test_a_rollback_repeats_all_steps_at_half_the_rate(tmp_path: Path) -> None:
     section = PhaseSection(steps={"pretrain": StepSection(steps=100, learning_rate=0.004)})
     again = next_attempt(section, first_attempt(section, tmp_path), "rollback", tmp_path)
     assert (again.steps["pretrain"].steps, again.steps["pretrain"].learning_rate) == (100, 0.002)

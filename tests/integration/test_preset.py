@@ -1,0 +1,33 @@
+"""The shipped preset really learns."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Platform = Callable[..., int]
+
+
+@pytest.mark.slow
+def test_the_nano_preset_learns_specializes_and_aligns(platform: Platform, tmp_path: Path) -> None:
+    """Bounds are wide of the gates': this asks whether training works, and a gate's own verdict may be undecided."""
+    assert platform("train", "ncas-nano", "--gates", "warn") == 0
+    values: dict[tuple[str, str, str], float] = {}
+    for path in (tmp_path / "store").glob("*/evidence/verdicts.json"):
+        phase = path.parents[1].name.rsplit("-", 1)[0]
+        for row in json.loads(path.read_text()):
+            assert math.isfinite(float(row["value"])), row
+            values[phase, row["criterion"], row["metric"]] = float(row["value"])
+    assert values["foundation", "knowledge", "acc"] >= 0.75
+    assert values["foundation", "load-low", "load_min"] >= 0.06
+    for domain in ("code", "science", "books", "portuguese", "mathematics", "structured"):
+        assert 0.7 <= values["specialization", "domain-entropy-low", f"entropy/{domain}"] <= 1.3
+        assert 0.6 <= values["alignment", "domain-entropy-low", f"entropy/{domain}"] <= 1.4
+    assert values["alignment", "format", "acc"] >= 0.9
+    assert values["alignment", "preference", "margin"] >= 0.8
+    assert values["alignment", "judge", "score"] >= 0.6
+    assert values["alignment", "knowledge-kept", "acc"] >= -0.05
