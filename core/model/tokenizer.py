@@ -129,12 +129,6 @@ def make_tokenizer(section: TokenizerSection, texts: Iterable[str], vocab_size: 
     return train_tokenizer(islice(texts, section.documents), size, section.chat_template)
 
 
-def require_assistant_mask(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Raise ``ConfigError`` unless the chat template marks generated spans: without marks trl trains on every token."""
-    template = tokenizer.chat_template
-    _require_generation(template if isinstance(template, str) else "", "The tokenizer's chat template")
-
-
 def stop_tokens(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """Ids that end a generated answer: ``<end>`` where the tokenizer has it, and its end-of-text token."""
     vocabulary = tokenizer.get_vocab()

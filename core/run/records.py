@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import errno
 import itertools
-import json
-import os
 import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from ...registry.errors import StoreError
 from .atomic import read_json, reporting, sync_folder, write_json, write_text
@@ -85,10 +82,6 @@ class RunFolder:
         kept = [stage for stage in self.stages() if stage.get("phase") != outcome.name]
         write_json(self.stages_file, {"stages": [*kept, reference]})
 
-    def update_manifest(self, facts: Mapping[str, Any]) -> None:
-        """Sets these keys of the manifest."""
-        write_json(self.manifest, {**read_json(self.manifest, "a run's manifest"), **facts})
-
 
 def create_run(
     root: Path,
@@ -151,80 +144,3 @@ def open_run(folder: Path) -> RunFolder:
         )
     run.stages()
     return run
-
-
-def list_runs(root: Path) -> tuple[RunFolder, ...]:
-    """All runs below ``root``, by experiment and time."""
-    return tuple(
-        RunFolder(path=path.parent)
-        for path in sorted(root.glob("*/*/manifest.json"))
-        if not path.parent.name.startswith(".")
-    )
-
-
-class MetricsLog:
-    """An append-only file of JSON lines, each with the ``step`` it belongs to, on the disk as soon as it is written.
-
-    ``step`` counts optimiser steps from the start of the phase and never falls. Opened with ``resumed`` = s, the log
-    is first cut back to the lines up to step s, so that steps done again are not told twice; opened without, it
-    starts empty. Used as a context manager.
-    """
-
-    def __init__(self, path: Path, *, resumed: int | None = None) -> None:
-        self.path = path
-        with reporting(path.name, path.parent):
-            if resumed is None or not path.exists():
-                path.write_bytes(b"")
-            else:
-                os.truncate(path, _end_of(path, resumed))
-            self._stream = path.open("ab", buffering=0)
-
-    def write(self, step: int, values: Mapping[str, float | int | str | None]) -> None:
-        """Appends one line. A last line that a full disk cut short is left out by ``read_metrics``."""
-        line = json.dumps({"step": step, **values}, ensure_ascii=False) + "\n"
-        with reporting(self.path.name, self.path.parent):
-            self._stream.write(line.encode("utf-8"))
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics log, without a last one that was cut short; StoreError if another is unreadable."""
-    return [values for values, _ in _lines(path)]
-
-
-def _end_of(path: Path, step: int) -> int:
-    """The size in bytes of the part of the log up to ``step``."""
-    end = 0
-    for values, size in _lines(path):
-        if values["step"] > step:
-            break
-        end += size
-    return end
-
-
-def _lines(path: Path) -> list[tuple[dict[str, Any], int]]:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"cannot read the metrics {path}: {error.strerror or error}") from error
-    lines = []
-    whole = raw[: raw.rfind(b"\n") + 1]
-    for number, line in enumerate(whole.splitlines(keepends=True), 1):
-        try:
-            values = json.loads(line)
-            if type(values["step"]) is not int:
-                raise ValueError("its step is no integer")
-        except (ValueError, TypeError, KeyError) as error:
-            raise StoreError(f"{path}:{number} is no line of a metrics log ({error}); move the file away") from error
-        lines.append((values, len(line)))
-    return lines

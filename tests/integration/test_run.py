@@ -167,3 +167,13 @@ def test_an_exported_stage_is_a_stock_model(tiny: Path, platform: Platform, tmp_
     assert platform("export", name, "exported") == 0
     assert json.loads((tmp_path / "exported" / "config.json").read_text())["model_type"] == "qwen3_moe"
     assert platform("export", name, "exported") == 2
+    (run,) = (tmp_path / "runs" / "tiny").iterdir()
+    assert platform("export", str(run), "from-run") == 0
+
+
+def test_a_folder_that_is_no_run_is_not_exported(
+    platform: Platform, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "holiday").mkdir()
+    assert platform("export", "holiday", "exported") == 2
+    assert "holiday is not a run folder" in capsys.readouterr().err
