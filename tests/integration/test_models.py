@@ -18,7 +18,7 @@ FAMILIES = {
     "mixtral": f"{{family: mixtral, overrides: {{{SIZES}, num_local_experts: 6, num_experts_per_tok: 2}}}}",
     "olmoe": f"{{family: olmoe, overrides: {{{SIZES}, num_experts: 6, num_experts_per_tok: 2}}}}",
     "qwen3_moe": (
-        f"{{family: qwen3_moe, overrides: {{{SIZES}, moe_intermediate_size: 16, num_experts: 6,"
+        f"{{family: qwen3_moe, overrides: {{{SIZES}, moe_intermediate_size: 16, num_local_experts: 6,"
         " num_experts_per_tok: 2, tie_word_embeddings: true}}"
     ),
 }
