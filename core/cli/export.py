@@ -20,10 +20,13 @@ def command(
     store: StoreFolder = STORE,
 ) -> None:
     """Write a stage checkpoint for use without phasegate."""
+    from transformers.utils import logging
+
     from ...registry.plugins import Plugins
     from ..model.exporting import export_model
     from ..run.store import Store
 
+    logging.disable_progress_bar()
     registry = Plugins.load(requests_of(plugins)).components()
     folder = checkpoint_of(stage, Store(store))
     report = export_model(folder, output, registry)
