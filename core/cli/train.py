@@ -57,7 +57,7 @@ def command(
         show_plan(console, plan)
     folder = record_of(plan, runs, gates, allow_plugin_drift) if is_main() else None
     with interruptible(
-        lambda _: console.print("stopping after this step; run the same command again to go on")
+        lambda _: console.print("stopping at the next logged step; run the same command again to go on")
     ) as stop:
         watch = Watch(console, plan, quiet=not is_main())
         bench = Bench(store=where, interruption=stop, callbacks=watch.callbacks, allow_drift=allow_plugin_drift)

@@ -159,21 +159,22 @@ class PluginState(TrainerCallback):
 
 
 class StopCallback(TrainerCallback):
-    """Saves and stops at the end of the optimiser step after ``event`` was set; ``stopped`` then says so.
+    """Ends training cleanly, with a complete checkpoint, at the next logged or saved step after ``event`` was set.
 
-    With several processes the event of any one stops all, which they agree on every ``every`` steps.
+    Not at any step: the trainer's running means live in memory alone, so a stop between two logged steps would split
+    one and a resumed run would tell other numbers than an unbroken one. With several processes the event of any one
+    stops all.
     """
 
-    def __init__(self, event: Event, every: int = 10) -> None:
+    def __init__(self, event: Event) -> None:
         self.stopped = False
         self._event = event
-        self._every = every
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if not (control.should_log or control.should_save):
+            return
         wanted = self._event.is_set()
         if args.world_size > 1:
-            if state.global_step % self._every:
-                return
             wanted = bool(sum_over_processes(torch.tensor(float(wanted), device=args.device)).item())
         if wanted and state.global_step < state.max_steps:
             self.stopped = True
