@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...core.data.hashing import digest
-from ...core.data.source import SourceContext, Split
+from ...core.data.source import SourceContext
 from ...registry.errors import DataError
-from .files import split_dataset
 from .readers import content_hash
-from .records import RecordOptions, Rows, check_options, read_rows
-
-if TYPE_CHECKING:
-    from datasets import Dataset
+from .record_source import RecordSource
+from .records import RecordOptions, check_options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,15 +30,15 @@ class HubConfig(RecordOptions):
     streaming: bool = False
 
 
-class Hub:
+class Hub(RecordSource):
     """Rows from a data set that ``datasets.load_dataset`` can open; code from the hub is never run."""
 
     def __init__(self, config: HubConfig, context: SourceContext) -> None:
         check_options(config, context.name)
         if config.streaming and config.limit is None:
             raise DataError(f"The source {context.name!r} streams, so it needs a limit: how many records to read.")
-        self.config, self.context = config, context
-        self._rows: Rows | None = None
+        self.config: HubConfig = config
+        self.context = context
 
     def fingerprint(self) -> str:
         """From the options, the pinned revision, and, for a local folder, its content."""
@@ -51,29 +48,8 @@ class Hub:
             "hub", 1, asdict(self.config), self.context.held_out, content_hash(files, folder) if folder else None
         )
 
-    def domains(self) -> tuple[str, ...]:
-        return (self.config.domain,) if self.config.domain is not None else tuple(sorted(self.rows().domains()))
-
-    def views(self) -> tuple[str, ...]:
-        return (self.config.view,)
-
-    def load(self, view: str, split: Split) -> Dataset:
-        """The rows of the one view that this source has; a split may be empty."""
-        if view != self.config.view:
-            raise DataError(f"The source {self.context.name!r} gives the view {self.config.view!r}, not {view!r}.")
-        return split_dataset(self.rows(), split, digest(self.fingerprint(), split))
-
-    def rows(self) -> Rows:
-        """All rows, read once."""
-        if self._rows is None:
-            self._rows = read_rows(self._records(), self.config, self.context.name, self.context.held_out)
-        return self._rows
-
-    def report(self) -> Mapping[str, Any]:
-        """What was read and left out."""
-        rows = self.rows()
-        report = {"path": self.config.path, "records": rows.read, "skipped": dict(rows.skipped)}
-        return report | ({"licence": self.config.licence} if self.config.licence else {})
+    def _origin(self) -> Mapping[str, Any]:
+        return {"path": self.config.path}
 
     def _folder(self) -> Path | None:
         folder = self.context.root / self.config.path
