@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ...registry.suggest import listing
+from .objectives import OPTIONS
 from .problems import Problems
 from .schema import (
     CriterionSection,
@@ -84,8 +85,14 @@ def _replay(step: StepSection, path: KeyPath, problems: Problems) -> None:
                 text = f"{label}.{key} has no effect in a causal step, which replays by share; remove it or set share."
                 problems.add((*path, "replay", key), text)
         return
+    if step.objective in OPTIONS:
+        for key in ("chat", "rows", "share", "weight"):
+            if getattr(replay, key):
+                text = f"{label}.{key} has no effect in a step with objective: {step.objective}; remove it."
+                problems.add((*path, "replay", key), text)
+        return
     if replay.share:
-        what = {"dpo": "a dpo step", "sft": "an sft step"}[step.objective]
+        what = f"{'an' if step.objective == 'sft' else 'a'} {step.objective} step"
         text = f"{label}.share has no effect in {what}, which replays by rows and weight; set those."
         problems.add((*path, "replay", "share"), text)
     if bool(replay.rows) != bool(replay.weight):

@@ -14,6 +14,7 @@ from .components import check_reference, check_references, providers_of
 from .curriculum import check_comparisons, check_new_steps, check_requirements, ordered
 from .filling import Filled, fill
 from .layers import merge, settle
+from .objectives import check_objectives
 from .problems import Problems
 from .ranges import check_numbers
 from .schema import Experiment, PhaseSection
@@ -24,7 +25,15 @@ if TYPE_CHECKING:
     from ...registry.registry import Registry
     from .loading import Loaded
 
-VIEWS = {"causal": "text", "dpo": "preference", "sft": "chat"}
+VIEWS = {
+    "anchor": "refusal",
+    "causal": "text",
+    "contrast": "refusal",
+    "dpo": "preference",
+    "draft": "chat",
+    "probes": "unknown",
+    "sft": "chat",
+}
 
 
 def complete(loaded: Loaded, registry: Registry) -> Experiment:
@@ -46,6 +55,7 @@ def complete(loaded: Loaded, registry: Registry) -> Experiment:
     assert experiment is not None
     check_numbers(experiment, problems)
     check_combinations(experiment, problems)
+    check_objectives(experiment, problems)
     check_references(experiment, registry, problems)
     check_comparisons(experiment, problems)
     specs = {name: registry.get("phase", phase.use).component for name, phase in experiment.phases.items()}

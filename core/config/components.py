@@ -33,6 +33,8 @@ def references(experiment: Experiment) -> Iterator[tuple[str, KeyPath, Section]]
         for step, section in phase.steps.items():
             for label, loss in section.losses.items():
                 yield "loss", (*path, "steps", step, "losses", label), loss
+            if section.anchor is not None:
+                yield "anchor", (*path, "steps", step, "anchor"), section.anchor
         for kind, criteria in (("entry", phase.entry), ("gates", phase.gates)):
             for label, criterion in criteria.items():
                 yield "gate", (*path, kind, label), criterion

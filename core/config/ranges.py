@@ -10,9 +10,11 @@ from .problems import Problems, shown
 from .schema import (
     BatchSection,
     BumpSection,
+    ContextSection,
     CriterionSection,
     DataSection,
     Experiment,
+    HardwareSection,
     LossSection,
     PolicySection,
     ReplaySection,
@@ -60,6 +62,7 @@ _SOME = Range(above=0, most=1)
 RANGES: Mapping[type, Mapping[str, Range]] = {
     BatchSection: {"primary": _SOME, "mixture": _NOT_NEGATIVE, "type_shares": _NOT_NEGATIVE},
     BumpSection: {"every": _SOME, "rows": _COUNT, "tolerance": _NOT_NEGATIVE},
+    ContextSection: {"factor": Range(least=1), "theta": _POSITIVE},
     CriterionSection: {"confidence": Range(above=0.5, below=1), "documents": _COUNT},
     DataSection: {
         "contamination_ngram": _COUNT,
@@ -68,9 +71,16 @@ RANGES: Mapping[type, Mapping[str, Range]] = {
         "sequence_length": Range(least=2),
     },
     Experiment: {"seed": Range(least=0, most=2**32 - 1)},
+    HardwareSection: {"devices": _COUNT, "price": _NOT_NEGATIVE, "utilization": _SOME},
     LossSection: {"weight": _NOT_NEGATIVE},
     PolicySection: {"extend_by": _POSITIVE, "extensions": _NOT_NEGATIVE},
-    ReplaySection: {"chat": _SHARE, "rows": _NOT_NEGATIVE, "share": _PART, "weight": _NOT_NEGATIVE},
+    ReplaySection: {
+        "chat": _SHARE,
+        "rows": _NOT_NEGATIVE,
+        "sequence_length": Range(least=2),
+        "share": _PART,
+        "weight": _NOT_NEGATIVE,
+    },
     RunSection: {"eval_batch_size": _COUNT, "logging_steps": _COUNT, "save_every": _SOME, "threads": _COUNT},
     StepSection: {
         "accumulate": _COUNT,

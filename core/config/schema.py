@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Verdict = Literal["advance", "extend", "rollback", "stop"]
+Objective = Literal["causal", "sft", "dpo", "contrast", "probes", "anchor", "draft"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,22 +80,41 @@ class BatchSection:
 class ReplaySection:
     """Replay of earlier phases' data. In a causal step ``share`` of the rows are replayed; in sft and dpo steps
     ``rows`` replayed rows are added to every batch as a loss of their own with ``weight``
-    (text and chat rows in proportion ``chat``); ``routing: replayed`` shows loss terms and router statistics these rows
-    alone, so that a term which holds the routing of text is not traded against that of dialogue."""
+    (text and chat rows in proportion ``chat``), cut at ``sequence_length`` (that of the step if not given);
+    ``routing: replayed`` shows loss terms and router statistics these rows alone, so that a term which holds the
+    routing of text is not traded against that of dialogue."""
 
     share: float = 0.0
     rows: int = 0
     weight: float = 0.0
     chat: float = 0.0
     routing: Literal["all", "replayed"] = "all"
+    sequence_length: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextSection:
+    """How rotary positions are stretched before a step trains: to ``factor`` times the length that the model was first
+    built for, by ``ntk`` (base scaled by factor^(d/(d-2))), ``abf`` (base set to ``theta``), ``yarn`` or ``linear``.
+    ``factor`` counts from the first length, not from the step before."""
+
+    rope: Literal["keep", "ntk", "abf", "yarn", "linear"] = "keep"
+    factor: float = 1.0
+    theta: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSection:
-    """One optimisation inside a phase: objective, data view, schedule, trainable set, loss terms."""
+    """One step inside a phase: objective, data view, schedule, trainable set, loss terms.
 
-    objective: Literal["causal", "sft", "dpo"] = "causal"
+    ``causal``, ``sft``, ``dpo`` and ``contrast`` train the model. ``probes`` fits confidence probes on its frozen
+    hidden states, ``anchor`` captures a safety anchor, ``draft`` distils a draft model: these add to the model what
+    travels with it and leave its weights as they are. ``kinds`` keeps only rows of these kinds of the view.
+    """
+
+    objective: Objective = "causal"
     view: str = "text"
+    kinds: tuple[str, ...] = ()
     steps: int = 100
     rows: int = 16
     accumulate: int = 1
@@ -112,6 +132,8 @@ class StepSection:
     losses: Mapping[str, LossSection] = field(default_factory=dict)
     batches: BatchSection = field(default_factory=BatchSection)
     replay: ReplaySection = field(default_factory=ReplaySection)
+    context: ContextSection = field(default_factory=ContextSection)
+    anchor: Ref | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     activation_checkpointing: bool = False
 
@@ -197,6 +219,17 @@ class RunSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HardwareSection:
+    """What a plan assumes when it states hours and cost: a device by name, how many, the share of its peak that
+    training reaches, and the price of one device for one hour in US dollars."""
+
+    device: str = "h100"
+    devices: int = 1
+    utilization: float = 0.4
+    price: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
     """One experiment file, complete."""
 
@@ -212,3 +245,4 @@ class Experiment:
     phases: Mapping[str, PhaseSection] = field(default_factory=dict)
     order: str | None = None
     run: RunSection = field(default_factory=RunSection)
+    hardware: HardwareSection = field(default_factory=HardwareSection)

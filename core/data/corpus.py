@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -81,6 +81,19 @@ class Corpus:
         if (view, split) not in self._views:
             self._views[view, split] = self._load(view, split)
         return self._views[view, split]
+
+    def rows(self, view: str, split: Split, kinds: Sequence[str] = ()) -> Dataset:
+        """The rows of a view that are of one of ``kinds`` (all kinds if none is named); ``DataError`` for a kind that
+        no row has."""
+        rows = self.view(view, split)
+        if not kinds:
+            return rows
+        column = np.asarray(rows["kind"][:], dtype=object)
+        for kind in kinds:
+            if kind not in column:
+                known = ", ".join(sorted(set(column.tolist())))
+                raise DataError(f"The view {view!r} has no {split} rows of the kind {kind!r}; it has {known}.")
+        return rows.select(np.flatnonzero(np.isin(column, list(kinds))).tolist())
 
     def report(self) -> Mapping[str, Any]:
         """What was read and what was dropped so far, JSON-able, by ``view/split``."""

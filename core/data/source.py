@@ -18,7 +18,7 @@ VIEW_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "chat": ("prompt", "completion", "domain", "kind", "check"),
     "preference": ("prompt", "chosen", "rejected", "domain", "kind", "truth"),
     "choice": ("question", "choices", "answer", "domain", "kind"),
-    "refusal": ("prompt", "completion", "domain", "kind"),
+    "refusal": ("prompt", "completion", "rejected", "domain", "kind"),
     "unknown": ("question", "answer", "domain", "kind"),
     "needle": ("text", "answer", "domain", "kind"),
 }

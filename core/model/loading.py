@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from ...registry.current import using
 from ...registry.errors import StoreError
 from . import modeling  # noqa: F401  registers phasegate_moe
+from .companions import load_companions, save_companions
 from .tokenizer import stop_tokens
 
 if TYPE_CHECKING:
@@ -30,11 +31,12 @@ def align_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast)
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: str | os.PathLike[str]) -> None:
-    """Write weights (safetensors), configuration, generation configuration and tokenizer to ``folder``."""
+    """Write weights (safetensors), configuration, generation configuration, tokenizer and companions to ``folder``."""
     align_generation(model, tokenizer)
     try:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        save_companions(model, Path(folder))
     except (OSError, SafetensorError) as error:
         raise StoreError(
             f"The model cannot be written to '{os.fspath(folder)}': {error}; free space or choose another folder."
@@ -42,7 +44,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folde
 
 
 def load_model(folder: str | os.PathLike[str], registry: Any) -> PreTrainedModel:
-    """Read a model from a local folder, bit for bit, in the dtype it was saved in.
+    """Read a model with its companions from a local folder, bit for bit, in the dtype it was saved in.
 
     ``registry`` resolves its router. Raises ``StoreError`` when the folder holds no model, when a file is damaged,
     or when weights are missing or left over (the library would fill those at random and only log it).
@@ -53,7 +55,9 @@ def load_model(folder: str | os.PathLike[str], registry: Any) -> PreTrainedModel
             f"'{path}' holds no model (no config.json); give the folder of a stage checkpoint or an export."
         )
     with using(registry):
-        return read_model(path, local_files_only=True)
+        model = read_model(path, local_files_only=True)
+    load_companions(model, path, registry)
+    return model
 
 
 def read_model(location: str | os.PathLike[str], **options: Any) -> PreTrainedModel:

@@ -78,6 +78,43 @@ def stage_recipe(
     )
 
 
+def training_chain(
+    parent: str | None, *, phase: str, steps: Mapping[str, Any], data: str, seed: int, precision: str, **model: Any
+) -> str:
+    """The digest that random streams derive from: what a phase trains on and how, not how it is judged.
+
+    Criteria, policy and the watching of the transition are left out, and so is every field of a step that has its
+    default, so that another bound or a new key of a later version leaves the trained bits as they were. It names
+    streams only; whether two stages are the same is for the recipe to say.
+    """
+    spoken = {name: _spoken(section) for name, section in steps.items()}
+    return digest(
+        {
+            "parent": parent, "phase": phase, "steps": spoken, "data": data, "seed": seed,
+            "precision": precision, **model,
+        }
+    )  # fmt: skip
+
+
+def _spoken(value: Any) -> Any:
+    """The value with every dataclass field that has its default left out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        said = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if not _is_default(value, f)}
+        return {name: _spoken(item) for name, item in said.items()}
+    if isinstance(value, Mapping):
+        return {key: _spoken(item) for key, item in value.items()}
+    return value
+
+
+def _is_default(value: Any, field: dataclasses.Field[Any]) -> bool:
+    default = field.default
+    if default is dataclasses.MISSING:
+        if field.default_factory is dataclasses.MISSING:
+            return False
+        default = field.default_factory()
+    return bool(getattr(value, field.name) == default)
+
+
 def library_versions() -> dict[str, str]:
     """The installed version of each library that can change the bits of a stage."""
     return {name: metadata.version(name) for name in LIBRARIES}

@@ -12,6 +12,7 @@ from ...registry.errors import GateStop, PluginError
 from .bench import Bench
 from .commit import commit, verdicts_of
 from .plan import Plan, StagePlan
+from .preflight import preflight
 from .processes import is_main
 from .records import RunFolder
 from .stage import StageRunner, Trained
@@ -47,6 +48,7 @@ def run(plan: Plan, bench: Bench, folder: RunFolder | None, gates: Gates, show: 
     outcomes: list[StageOutcome] = []
     try:
         hook.phasegate_on_start(ctx=context)
+        preflight(plan)
         for stage in plan.stages:
             show("phase", stage)
             outcome = run_phase(plan, bench, stage, outcomes, context, gates, show)

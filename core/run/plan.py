@@ -14,7 +14,7 @@ from ..config.dial import Derived, derive
 from ..config.filling import explain
 from ..config.schema import Experiment, PhaseSection, StepSection
 from ..data.corpus import Corpus
-from .fingerprint import Recipe, content_digest, stage_recipe, to_plain
+from .fingerprint import Recipe, content_digest, stage_recipe, to_plain, training_chain
 
 if TYPE_CHECKING:
     from ...registry.plugins import Plugins
@@ -24,13 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagePlan:
-    """One phase of the plan: what it is trained from, what it costs, whether the store already has it."""
+    """One phase of the plan: what it is trained from, what it costs, whether the store already has it.
+
+    ``chain`` is what its random streams derive from (see ``training_chain``).
+    """
 
     name: str
     section: PhaseSection
     parent: str | None
     earlier: tuple[StepSection, ...]
     recipe: Recipe
+    chain: str
     tokens: int
     flops: float
     cached: bool
@@ -73,6 +77,14 @@ def make_plan(loaded: Loaded, plugins: Plugins, store: Store) -> Plan:
     provenance = plugins.provenance(used.values())
     stages: list[StagePlan] = []
     parent: Recipe | None = None
+    chain: str | None = None
+    model = {
+        "use": experiment.model.use,
+        "router": experiment.model.router,
+        "options": with_content(experiment.model.options, loaded.base_folder),
+        "derived": derive(experiment.size).values,
+    }
+    tokenizer = with_content(to_plain(experiment.tokenizer), loaded.base_folder)
     earlier: tuple[StepSection, ...] = ()
     for name in phase_order(experiment):
         section = experiment.phases[name]
@@ -80,17 +92,22 @@ def make_plan(loaded: Loaded, plugins: Plugins, store: Store) -> Plan:
             parent=parent.digest if parent is not None else None,
             phase=name,
             section=section,
-            model={
-                "use": experiment.model.use,
-                "router": experiment.model.router,
-                "options": with_content(experiment.model.options, loaded.base_folder),
-                "derived": derive(experiment.size).values,
-            },
-            tokenizer=with_content(to_plain(experiment.tokenizer), loaded.base_folder),
+            model=model,
+            tokenizer=tokenizer,
             data=corpus.fingerprint(),
             components={
                 ref: entry.component.revision for ref, entry in used_components(experiment, [section], registry).items()
             },
+            seed=experiment.seed,
+            precision=experiment.precision,
+        )
+        chain = training_chain(
+            chain,
+            phase=name,
+            steps=section.steps,
+            model=model,
+            tokenizer=tokenizer,
+            data=corpus.fingerprint(),
             seed=experiment.seed,
             precision=experiment.precision,
         )
@@ -102,6 +119,7 @@ def make_plan(loaded: Loaded, plugins: Plugins, store: Store) -> Plan:
                 parent=stages[-1].name if stages else None,
                 earlier=earlier,
                 recipe=recipe,
+                chain=chain,
                 tokens=tokens,
                 flops=facts.flops_per_token * tokens,
                 cached=store.find(recipe) is not None,
@@ -151,6 +169,7 @@ def used_components(experiment: Experiment, phases: Iterable[PhaseSection], regi
         wanted.add(("phase", phase.use))
         wanted |= {("gate", criterion.use) for criterion in (*phase.entry.values(), *phase.gates.values())}
         wanted |= {("loss", loss.use) for step in phase.steps.values() for loss in step.losses.values()}
+        wanted |= {("anchor", step.anchor.use) for step in phase.steps.values() if step.anchor is not None}
     return {entry.key: entry for entry in (registry.get(kind, ref) for kind, ref in sorted(wanted))}
 
 
@@ -163,10 +182,13 @@ def with_content(options: Mapping[str, Any], base: Path) -> dict[str, Any]:
 
 
 def tokens_of(step: StepSection, experiment: Experiment) -> int:
-    """Return the tokens of a step at full rows; replayed rows of sft and dpo steps count, a pair counts twice."""
+    """Return the tokens of a step at full rows; replayed rows beside it count, a pair counts twice, and a step that
+    trains no weights of a language model has none."""
+    if step.objective in {"anchor", "probes"}:
+        return 0
     length = step.sequence_length or experiment.data.sequence_length or 0
-    rows = step.rows * (2 if step.objective == "dpo" else 1) + step.replay.rows
-    return step.steps * rows * length
+    own = step.rows * (2 if step.objective in {"contrast", "dpo"} else 1) * length
+    return step.steps * (own + step.replay.rows * (step.replay.sequence_length or length))
 
 
 def memory_of(facts: Any, experiment: Experiment) -> int:

@@ -22,11 +22,12 @@ from .attempt import (
     save_step,
 )
 from .gates import Baseline, GateReport, GateSuite
+from .objectives import carry_out
 from .plan import StagePlan
 from .policy import Decision, decide
 from .processes import agree, is_main, wait_for_all
 from .seeds import derive
-from .step import StepOrder, StepResult, Workshop, train_step
+from .step import StepOrder, StepResult, Workshop
 from .store import Work
 
 if TYPE_CHECKING:
@@ -122,11 +123,11 @@ class StageRunner:
                     name=name,
                     section=section,
                     earlier=earlier,
-                    identity=f"{self.stage.recipe.digest}/{attempt.number}",
+                    identity=f"{self.stage.chain}/{attempt.number}",
                     folder=folder / "trainer",
                     bump=self.stage.section.bump,
                 )
-                finished = train_step(self.shop, order, model)
+                model, finished = carry_out(self.shop, order, model)
                 if is_main():
                     save_model(model, self.shop.tokenizer, folder / "model")
                     save_step(folder, finished)

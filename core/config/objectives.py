@@ -1,0 +1,92 @@
+"""Options of the steps that add to a model what travels with it: probes, a safety anchor, a draft model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ...registry.errors import PhasegateError
+from ...registry.options import parse
+from .problems import Problems
+from .schema import Experiment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeOptions:
+    """Linear confidence probes: where they read, how an answer is labelled, and what a wrong one costs.
+
+    ``layers`` are depths as shares of the model's layers. ``penalties`` gives every domain its weight w- of a wrong
+    answer (w+ is 1). ``label`` says when an answer is right: it contains the truth, equals it after normalisation,
+    reaches ``f1`` in token F1, or ``entailment`` (a local text-classification model) holds in both directions.
+    ``position`` is where the probe learns: at the end of the prompt or over the answer's tokens. ``sampled`` adds
+    that many answers drawn at temperature 1 to the greedy one. ``calibration`` is the share of questions on which
+    thresholds and scales are set, apart from those that the probes learn from. ``strength`` is the inverse of the L2
+    penalty.
+    """
+
+    layers: tuple[float, ...] = (1 / 3, 2 / 3, 1.0)
+    penalties: Mapping[str, float] = field(default_factory=dict)
+    label: Literal["contains", "exact", "f1", "entailment"] = "contains"
+    f1: float = 0.8
+    entailment: str | None = None
+    position: Literal["prompt", "answer"] = "prompt"
+    sampled: int = 0
+    answer_tokens: int = 32
+    calibration: float = 0.2
+    strength: float = 0.02
+    questions: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnchorOptions:
+    """Capturing a safety anchor: which kinds of the view are harmful, which are benign (all others if not given),
+    the share of benign held-out prompts that may be vetoed, and the share of prompts kept for calibration."""
+
+    harmful: tuple[str, ...] = ("harmful",)
+    benign: tuple[str, ...] = ()
+    false_positives: float = 0.02
+    calibration: float = 0.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DraftOptions:
+    """A draft model for speculative decoding: its size, and what it is distilled from.
+
+    ``samples`` answers of the target to training prompts, of at most ``sample_tokens`` tokens at ``temperature``.
+    ``path`` starts from an existing draft model, which must have the target's vocabulary.
+    """
+
+    hidden_size: int | None = None
+    layers: int = 1
+    heads: int = 4
+    samples: int = 1024
+    sample_tokens: int = 32
+    temperature: float = 1.0
+    path: str | None = None
+
+
+OPTIONS: Mapping[str, type] = {"anchor": AnchorOptions, "draft": DraftOptions, "probes": ProbeOptions}
+
+
+def check_objectives(experiment: Experiment, problems: Problems) -> None:
+    """Note options that a step's objective does not take, and an anchor where none belongs or one is missing."""
+    for name, phase in experiment.phases.items():
+        for step, section in phase.steps.items():
+            path = ("phases", name, "steps", step)
+            label = ".".join(path)
+            config = OPTIONS.get(section.objective)
+            if config is not None:
+                try:
+                    parse(config, section.options, f"{label} ({section.objective})")
+                except PhasegateError as error:
+                    problems.add((*path, "options"), str(error))
+            if section.objective == "anchor" and section.anchor is None:
+                problems.add(path, f"{label} captures an anchor but names none; set anchor, such as half-space.")
+            if section.objective != "anchor" and section.anchor is not None:
+                text = (
+                    f"{label}.anchor has no effect in a {section.objective} step; remove it or set objective: anchor."
+                )
+                problems.add((*path, "anchor"), text)
+            if section.context.rope == "abf" and section.context.theta is None:
+                problems.add((*path, "context"), f"{label}.context: abf sets the rotary base; give theta.")
