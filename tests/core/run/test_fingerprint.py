@@ -10,10 +10,11 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy
 import pytest
-from phasegate.core.config.schema import PhaseSection, StepSection
+from phasegate.core.config.schema import PhaseSection, ReplaySection, StepSection
 from phasegate.core.run.fingerprint import (
     LIBRARIES,
     canonical,
@@ -23,6 +24,7 @@ from phasegate.core.run.fingerprint import (
     recipe_of,
     stage_recipe,
     to_plain,
+    training_chain,
 )
 
 
@@ -171,3 +173,32 @@ def test_the_digest_of_a_folder_follows_names_and_bytes(tmp_path: Path) -> None:
     assert content_digest(tmp_path / "one") != content_digest(tmp_path / "three")
     (tmp_path / "two" / "tokenizer.json").rename(tmp_path / "two" / "other.json")
     assert content_digest(tmp_path / "one") != content_digest(tmp_path / "two")
+
+
+def chain(**changes: Any) -> str:
+    """The training chain of a small phase."""
+    step = StepSection(steps=10)
+    given = {"phase": "foundation", "steps": {"pretrain": step}, "data": "d", "seed": 0, "precision": "fp32"}
+    return training_chain(changes.pop("parent", None), **{**given, "model": {"use": "moe"}, **changes})
+
+
+def test_the_training_chain_is_deaf_to_a_field_that_has_its_default() -> None:
+    said = StepSection(steps=10, rows=StepSection().rows, replay=ReplaySection())
+    assert chain(steps={"pretrain": said}) == chain()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"parent": "v1:0"},
+        {"phase": "other"},
+        {"steps": {"pretrain": StepSection(steps=11)}},
+        {"steps": {"pretrain": StepSection(steps=10, replay=ReplaySection(rows=1))}},
+        {"data": "e"},
+        {"seed": 1},
+        {"precision": "bf16"},
+        {"model": {"use": "stock"}},
+    ],
+)
+def test_the_training_chain_hears_whatever_is_trained_on(change: dict[str, Any]) -> None:
+    assert chain(**change) != chain()
