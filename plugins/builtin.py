@@ -31,6 +31,7 @@ def phasegate_components() -> Iterable[Component]:
         config=_at("phases.foundation:FoundationConfig"),
         summary="Learns language and facts from all domains until the loss is flat and every expert is used.",
         provides=("knowledge",),
+        cost_driver="GPU hours",
     )
     yield PhaseSpec(
         name="specialization",
@@ -39,6 +40,7 @@ def phasegate_components() -> Iterable[Component]:
         summary="Makes experts specialise by domain without giving up what all of them know.",
         requires=("knowledge",),
         provides=("specialists",),
+        cost_driver="compute",
     )
     yield PhaseSpec(
         name="alignment",
@@ -47,6 +49,7 @@ def phasegate_components() -> Iterable[Component]:
         summary="Teaches dialogue by SFT and preferences by DPO, with replay against forgetting.",
         requires=("knowledge",),
         provides=("dialogue",),
+        cost_driver="annotation",
     )
     yield RouterSpec(
         name="linear",

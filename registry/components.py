@@ -27,11 +27,15 @@ class Component:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseSpec(Component):
-    """A phase of a curriculum; ``requires`` names what earlier phases must have provided."""
+    """A phase of a curriculum; ``requires`` names what earlier phases must have provided.
+
+    ``cost_driver`` is what such a phase mainly costs (compute, annotation, …), for the budget.
+    """
 
     kind: ClassVar[str] = "phase"
     requires: tuple[str, ...] = ()
     provides: tuple[str, ...] = ()
+    cost_driver: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

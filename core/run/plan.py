@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...registry.components import PhaseSpec
 from ...registry.entries import Entry
+from ...registry.errors import ConfigError
 from ...registry.registry import Registry
 from ..config.complete import complete, phase_order
 from ..config.dial import Derived, derive
 from ..config.filling import explain
 from ..config.schema import Experiment, PhaseSection, StepSection
 from ..data.corpus import Corpus
+from .budget import Budget, budget_record, make_budget
 from .fingerprint import Recipe, content_digest, stage_recipe, to_plain, training_chain
+from .hardware import Machine, machine_of
 
 if TYPE_CHECKING:
     from ...registry.plugins import Plugins
@@ -51,6 +56,7 @@ class Plan:
     derived: Derived
     facts: Any
     memory: int
+    budget: Budget
     corpus: Corpus
     registry: Registry = field(repr=False)
     plugins: Plugins = field(repr=False)
@@ -69,10 +75,11 @@ def make_plan(loaded: Loaded, plugins: Plugins, store: Store) -> Plan:
     """
     registry = plugins.components()
     experiment = complete(loaded, registry)
+    machine = machine_for(loaded, experiment)
     derived = explain(experiment)
     corpus = Corpus.load(experiment.data, registry, loaded.base_folder)
-    builder = model_builder(experiment, registry, derived)
-    facts = builder.facts()
+    facts = model_builder(experiment, registry, derived).facts()
+    budget = budget_of(experiment, machine, registry, derived)
     used = used_components(experiment, experiment.phases.values(), registry)
     provenance = plugins.provenance(used.values())
     stages: list[StagePlan] = []
@@ -111,7 +118,6 @@ def make_plan(loaded: Loaded, plugins: Plugins, store: Store) -> Plan:
             seed=experiment.seed,
             precision=experiment.precision,
         )
-        tokens = sum(tokens_of(step, experiment) for step in section.steps.values())
         stages.append(
             StagePlan(
                 name=name,
@@ -120,8 +126,8 @@ def make_plan(loaded: Loaded, plugins: Plugins, store: Store) -> Plan:
                 earlier=earlier,
                 recipe=recipe,
                 chain=chain,
-                tokens=tokens,
-                flops=facts.flops_per_token * tokens,
+                tokens=budget.phases[name].tokens,
+                flops=budget.phases[name].training + budget.phases[name].inference,
                 cached=store.find(recipe) is not None,
             )
         )
@@ -135,6 +141,7 @@ def make_plan(loaded: Loaded, plugins: Plugins, store: Store) -> Plan:
         derived=derived,
         facts=facts,
         memory=memory_of(facts, experiment),
+        budget=budget,
         corpus=corpus,
         registry=registry,
         plugins=plugins,
@@ -161,6 +168,28 @@ def model_builder(experiment: Experiment, registry: Registry, derived: Derived) 
     )
 
 
+def machine_for(loaded: Loaded, experiment: Experiment) -> Machine:
+    """Return the machine that hours and cost are stated for; ``ConfigError`` with its place for an unknown device."""
+    try:
+        return machine_of(experiment.hardware, experiment.precision)
+    except ConfigError as error:
+        raise ConfigError(f"{loaded.locate('hardware.device')}: {error}") from error
+
+
+def budget_of(experiment: Experiment, machine: Machine, registry: Registry, derived: Derived) -> Budget:
+    """Return the experiment's budget; what a token costs is counted once for each length of rows."""
+
+    @cache
+    def per_token(length: int) -> float:
+        data = replace(experiment.data, sequence_length=length)
+        flops: float = model_builder(replace(experiment, data=data), registry, derived).facts().flops_per_token
+        return flops
+
+    specs = {name: registry.get("phase", section.use).component for name, section in experiment.phases.items()}
+    phases = {name: spec for name, spec in specs.items() if isinstance(spec, PhaseSpec)}
+    return make_budget(experiment, machine, phases, per_token)
+
+
 def used_components(experiment: Experiment, phases: Iterable[PhaseSection], registry: Registry) -> dict[str, Entry]:
     """Return every component that these phases name, with the model, router and sources, by ``kind/dist:name``."""
     wanted = {("model", experiment.model.use), ("router", experiment.model.router.use)}
@@ -179,16 +208,6 @@ def with_content(options: Mapping[str, Any], base: Path) -> dict[str, Any]:
     if isinstance(path, str) and (base / path).exists():
         return {**options, "path": content_digest(base / path)}
     return dict(options)
-
-
-def tokens_of(step: StepSection, experiment: Experiment) -> int:
-    """Return the tokens of a step at full rows; replayed rows beside it count, a pair counts twice, and a step that
-    trains no weights of a language model has none."""
-    if step.objective in {"anchor", "probes"}:
-        return 0
-    length = step.sequence_length or experiment.data.sequence_length or 0
-    own = step.rows * (2 if step.objective in {"contrast", "dpo"} else 1) * length
-    return step.steps * (own + step.replay.rows * (step.replay.sequence_length or length))
 
 
 def memory_of(facts: Any, experiment: Experiment) -> int:
@@ -218,6 +237,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "flops_per_token": plan.facts.flops_per_token,
         "memory_bytes": plan.memory,
         "tokens": plan.tokens,
+        "budget": budget_record(plan.budget),
         "stages": [
             {
                 "phase": stage.name,

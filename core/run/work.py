@@ -1,0 +1,84 @@
+"""What a step of a phase costs to compute, by arithmetic: training tokens, FLOPs of training and of inference.
+
+A training token costs three forward passes, ``6 N`` FLOPs and the attention of its row, of which a forward pass alone
+is a third (Kaplan 2020, 2001.08361; Chowdhery 2022, 2204.02311, appendix B). Frozen parameters save nothing here:
+the figures are upper bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ...registry.options import parse
+from ..config.dial import derive
+from ..config.objectives import DraftOptions, ProbeOptions
+from ..config.schema import Experiment, StepSection
+
+#: FLOPs of one training token in a row of so many tokens.
+PerToken = Callable[[int], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a step does: training tokens, FLOPs of training and of the inference that it needs, and what of it is not
+    counted, in words."""
+
+    tokens: int
+    training: float
+    inference: float = 0.0
+    uncounted: str = ""
+
+
+def work_of(step: StepSection, experiment: Experiment, per_token: PerToken) -> Work:
+    """Return the work of a step at full rows, replayed rows included; a pair counts twice, and a step that trains no
+    weights has no tokens.
+
+    DPO adds a forward pass of its pairs through the reference, activation checkpointing one of everything; a draft
+    learns from the target's forward pass. Answers that a model gives itself are one forward pass per new token.
+    """
+    length, replayed_length = _lengths(step, experiment)
+    forward = per_token(length) / 3
+    if step.objective == "anchor":
+        return Work(tokens=0, training=0.0, uncounted="the prompts that a safety anchor is captured from")
+    if step.objective == "probes":
+        options = parse(ProbeOptions, step.options, "probes")
+        if options.questions is None:
+            return Work(
+                tokens=0, training=0.0, uncounted="own answers to all questions (options.questions limits them)"
+            )
+        answers = options.questions * (1 + options.sampled)
+        return Work(tokens=0, training=0.0, inference=answers * options.answer_tokens * forward)
+    own, replayed = (step.steps * tokens for tokens in _batch(step, experiment))
+    if step.objective == "draft":
+        draft = parse(DraftOptions, step.options, "draft")
+        training = own * (forward + _draft_flops(draft, experiment))
+        return Work(tokens=own, training=training, inference=draft.samples * draft.sample_tokens * forward)
+    training = own * 3 * forward + replayed * per_token(replayed_length)
+    if step.objective == "dpo":
+        training += own * forward
+    if step.activation_checkpointing:
+        training += own * forward + replayed * per_token(replayed_length) / 3
+    return Work(tokens=own + replayed, training=training)
+
+
+def _lengths(step: StepSection, experiment: Experiment) -> tuple[int, int]:
+    """Return the tokens of a row, and of a replayed row."""
+    length = step.sequence_length or experiment.data.sequence_length or 0
+    return length, step.replay.sequence_length or length
+
+
+def _batch(step: StepSection, experiment: Experiment) -> tuple[int, int]:
+    """Return the tokens of one optimiser step: its own, and those replayed beside them."""
+    length, replayed_length = _lengths(step, experiment)
+    own = step.rows * (2 if step.objective in {"contrast", "dpo"} else 1) * length
+    return own, step.replay.rows * replayed_length
+
+
+def _draft_flops(draft: DraftOptions, experiment: Experiment) -> float:
+    """Estimate the training FLOPs of a token in a dense draft: ``12 h^2`` parameters a layer, and the target's
+    embedding as its head; as wide as the target where no width is given."""
+    width = int({**derive(experiment.size).values, **experiment.model.options}["hidden_size"])
+    hidden = draft.hidden_size or width
+    head = (experiment.tokenizer.vocab_size or 0) * width
+    return 6.0 * (12 * draft.layers * hidden**2 + head)
