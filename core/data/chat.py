@@ -1,4 +1,4 @@
-"""Dialogues as token rows with a mask over what the assistant says."""
+"""Dialogues and documents with an answer as token rows, with a mask over what is learnt of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...registry.errors import DataError
+from .packing import encode, separator_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -19,13 +20,15 @@ Message = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Chats:
-    """Tokenised dialogues; ``too_long`` counts those that were dropped, ``rows`` says which rows are left."""
+    """Tokenised rows; ``rows`` says which are left, ``too_long`` counts those that were dropped for their length and
+    ``unanswered`` those in which nothing is said."""
 
     ids: list[list[int]]
     masks: list[list[int]]
     domain: list[str]
     rows: list[int]
     too_long: int
+    unanswered: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -34,31 +37,74 @@ class Chats:
 def encode_chats(tokenizer: PreTrainedTokenizerFast, rows: Dataset, length: int) -> Chats:
     """Render prompt + completion with the tokenizer's chat template and mark the assistant's tokens.
 
-    Dialogues of more than ``length`` tokens are dropped and counted. ``DataError`` if the template marks nothing
-    (it needs ``{% generation %}`` around assistant content) or nothing is short enough.
+    Dialogues of more than ``length`` tokens, and those without a completion, are dropped and counted. ``DataError``
+    if the template marks nothing (it needs ``{% generation %}`` around assistant content) or nothing is left.
     """
-    chats = Chats(ids=[], masks=[], domain=[], rows=[], too_long=0)
-    too_long, place = 0, 0
-    for batch in rows.iter(batch_size=_CHUNK):
-        conversations = [[*p, *c] for p, c in zip(batch["prompt"], batch["completion"], strict=True)]
-        ids, masks = _render(tokenizer, conversations)
-        for domain, tokens, mask in zip(batch["domain"], ids, masks, strict=True):
-            if len(tokens) > length:
-                too_long += 1
-            elif not any(mask):
+    gathered = _Gathered(length)
+    for start in range(0, len(rows), _CHUNK):
+        batch = rows[start : start + _CHUNK]
+        said = [place for place, completion in enumerate(batch["completion"]) if completion]
+        gathered.unanswered += len(batch["completion"]) - len(said)
+        ids, masks = _render(tokenizer, [[*batch["prompt"][n], *batch["completion"][n]] for n in said])
+        for place, tokens, mask in zip(said, ids, masks, strict=True):
+            if not any(mask):
                 raise DataError(
                     "The chat template marks no assistant token in a dialogue; put {% generation %} … "
                     "{% endgeneration %} around the assistant's content in it."
                 )
-            else:
-                chats.ids.append(tokens)
-                chats.masks.append(mask)
-                chats.domain.append(domain)
-                chats.rows.append(place)
-            place += 1
-    if not chats.ids:
-        raise DataError(f"All {place} dialogues are longer than {length} tokens; raise sequence_length.")
-    return Chats(ids=chats.ids, masks=chats.masks, domain=chats.domain, rows=chats.rows, too_long=too_long)
+            gathered.add(start + place, batch["domain"][place], tokens, mask)
+    return gathered.chats(len(rows), "dialogues")
+
+
+def encode_documents(tokenizer: PreTrainedTokenizerFast, rows: Dataset, length: int) -> Chats:
+    """Tokenise ``text``, then ``answer`` and the end of text, and mark the latter two.
+
+    A blank stands between them unless the text ends in white space, and both are tokenised apart, so that the text
+    has the tokens that it has as a prompt. Rows of more than ``length`` tokens, and those without an answer, are
+    dropped and counted. ``DataError`` if nothing is left or the tokenizer has no end-of-text token.
+    """
+    gathered, end = _Gathered(length), separator_of(tokenizer)
+    questions, answers = rows["text"][:], rows["answer"][:]
+    continued = [
+        answer if text[-1:].isspace() else f" {answer}" for text, answer in zip(questions, answers, strict=True)
+    ]
+    encoded = zip(encode(tokenizer, questions), encode(tokenizer, continued), strict=True)
+    for place, (question, answer) in enumerate(encoded):
+        if answers[place].strip():
+            tokens = [*question, *answer, end]
+            gathered.add(place, rows["domain"][place], tokens, [0] * len(question) + [1] * (len(answer) + 1))
+        else:
+            gathered.unanswered += 1
+    return gathered.chats(len(rows), "documents")
+
+
+class _Gathered:
+    """Rows that are short enough, and how many were not."""
+
+    def __init__(self, length: int) -> None:
+        self.length, self.too_long, self.unanswered = length, 0, 0
+        self._kept: list[tuple[int, str, list[int], list[int]]] = []
+
+    def add(self, place: int, domain: str, tokens: list[int], mask: list[int]) -> None:
+        if len(tokens) > self.length:
+            self.too_long += 1
+        else:
+            self._kept.append((place, domain, tokens, mask))
+
+    def chats(self, total: int, what: str) -> Chats:
+        if not self._kept:
+            if self.unanswered == total:
+                raise DataError(f"None of {total} {what} has an answer to learn from; choose a view that has.")
+            silent = f" or without an answer ({self.unanswered})" if self.unanswered else ""
+            raise DataError(f"All {total} {what} are longer than {self.length} tokens{silent}; raise sequence_length.")
+        return Chats(
+            ids=[tokens for _, _, tokens, _ in self._kept],
+            masks=[mask for _, _, _, mask in self._kept],
+            domain=[domain for _, domain, _, _ in self._kept],
+            rows=[place for place, _, _, _ in self._kept],
+            too_long=self.too_long,
+            unanswered=self.unanswered,
+        )
 
 
 def _render(
@@ -66,6 +112,8 @@ def _render(
 ) -> tuple[list[list[int]], list[list[int]]]:
     if not tokenizer.chat_template:
         raise DataError("The tokenizer has no chat template; set tokenizer.chat_template.")
+    if not conversations:
+        return [], []
     encoded: Any = tokenizer.apply_chat_template(
         [list(conversation) for conversation in conversations],
         tokenize=True,

@@ -11,11 +11,14 @@ from ...registry.errors import ConfigError, DataError
 from ..config.schema import StepSection
 from .corpus import Corpus
 from .mixture import marginal, normalised
-from .prepared import packed_text, replayable_chats, text_domains
+from .prepared import is_dialogue, packed_text, replayable_chats, text_domains
 from .replay import Pool, ReplayStream
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+#: Objectives that teach the model what to say in a dialogue.
+_SPOKEN = ("sft", "contrast")
 
 
 def earlier_text(previous: Sequence[StepSection], corpus: Corpus) -> dict[str, float] | None:
@@ -36,10 +39,16 @@ def build_replay(
     length: int,
     key: tuple[Any, ...],
 ) -> ReplayStream | None:
-    """The replay beside a step, if it asks for rows; ``ConfigError`` if nothing earlier has what it asks for."""
+    """The replay beside a step, if it asks for rows; ``ConfigError`` if nothing earlier has what it asks for.
+
+    Rows are cut at ``replay.sequence_length``, or at ``length`` if that is not given. Dialogues are those that earlier
+    sft and contrast steps learnt to answer (a row without a completion has nothing to say); documents with an answer
+    are none, since text replays what they are made of.
+    """
     section = step.replay
     if section.rows < 1:
         return None
+    length = section.sequence_length or length
     if not 0 <= section.chat <= 1:
         raise ConfigError(f"replay.chat is {section.chat}, but a share between 0 and 1 is needed.")
     pools = []
@@ -50,20 +59,25 @@ def build_replay(
         shares = np.asarray([text.get(name, 0.0) for name in corpus.domains]) * (1 - section.chat)
         pools.append(Pool(name="text", packed=packed_text(corpus, tokenizer, length, "train"), shares=shares))
     if section.chat > 0:
-        earlier = [step for step in previous if step.objective == "sft"]
+        earlier = [step for step in previous if step.objective in _SPOKEN and is_dialogue(corpus, step.view)]
         if not earlier:
-            raise ConfigError("replay.chat asks for dialogues of earlier steps, but no earlier step is sft.")
-        for view, weight in _weights(earlier).items():
-            packed = replayable_chats(corpus, tokenizer, length, view)
+            raise ConfigError(
+                "replay.chat asks for dialogues of earlier steps, but no earlier step is sft or contrast on dialogues."
+            )
+        for (view, kinds), weight in _weights(earlier).items():
+            packed = replayable_chats(corpus, tokenizer, length, view, kinds)
             if not len(packed):
                 raise DataError(f"The view {view!r} has too few dialogues to fill one replay row of {length} tokens.")
             counts = np.bincount(packed.domain, minlength=len(corpus.domains)).astype(np.float64)
-            pools.append(Pool(name=view, packed=packed, shares=counts / counts.sum() * weight * section.chat))
+            name = f"{view}[{','.join(kinds)}]" if kinds else view
+            pools.append(Pool(name=name, packed=packed, shares=counts / counts.sum() * weight * section.chat))
     return ReplayStream(tuple(pools), rows=section.rows, accumulate=step.accumulate, key=key)
 
 
-def _weights(steps: Sequence[StepSection]) -> dict[str, float]:
-    weights: dict[str, float] = {}
+def _weights(steps: Sequence[StepSection]) -> dict[tuple[str, tuple[str, ...]], float]:
+    """The share of each (view, kinds) in what the steps trained on, by rows."""
+    rows: dict[tuple[str, tuple[str, ...]], float] = {}
     for step in steps:
-        weights[step.view] = weights.get(step.view, 0.0) + step.steps * step.rows
-    return normalised(weights)
+        rows[step.view, step.kinds] = rows.get((step.view, step.kinds), 0.0) + step.steps * step.rows
+    total = sum(rows.values())
+    return {name: count / total for name, count in rows.items() if count > 0}

@@ -1,11 +1,13 @@
-"""Tokenised views of a corpus, each made once: packed text, encoded dialogues, dialogues packed for replay."""
+"""Tokenised views of a corpus, each made once: packed text, rows with an answer, dialogues packed for replay."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .chat import Chats, encode_chats
+from ...registry.errors import DataError
+from .chat import Chats, encode_chats, encode_documents
 from .corpus import Corpus, members_of, texts
 from .hashing import digest
 from .packing import Packed, encode, pack_chats, pack_text, separator_of
@@ -45,20 +47,45 @@ def text_domains(corpus: Corpus) -> list[str]:
     return [name for name in corpus.domains if name in named]
 
 
-def encoded_chats(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, length: int, view: str, split: Split) -> Chats:
-    """The dialogues of a view, tokenised; made once per corpus."""
-    return corpus.once(
-        ("chat", tokenizer_key(tokenizer), length, view, split),
-        lambda: encode_chats(tokenizer, corpus.view(view, split), length),
+def is_dialogue(corpus: Corpus, view: str) -> bool:
+    """Whether the rows of a view are dialogues, as against documents that end in a question; ``DataError`` for a view
+    whose rows are neither, since nothing in them is an answer."""
+    columns = set(corpus.view(view, "train").column_names)
+    if {"prompt", "completion"} <= columns:
+        return True
+    if {"text", "answer"} <= columns:
+        return False
+    raise DataError(
+        f"The view {view!r} has no answers to learn from: its rows are neither dialogues (prompt, completion) nor "
+        "documents with an answer (text, answer); choose another view."
     )
 
 
-def replayable_chats(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, length: int, view: str) -> Packed:
+def encoded_answers(
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerFast,
+    length: int,
+    view: str,
+    split: Split,
+    kinds: Sequence[str] = (),
+) -> Chats:
+    """The dialogues or documents of a view, of the named kinds only, tokenised; made once per corpus."""
+
+    def make() -> Chats:
+        encode_rows = encode_chats if is_dialogue(corpus, view) else encode_documents
+        return encode_rows(tokenizer, corpus.rows(view, split, kinds), length)
+
+    return corpus.once(("answers", tokenizer_key(tokenizer), length, view, split, tuple(kinds)), make)
+
+
+def replayable_chats(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, length: int, view: str, kinds: Sequence[str] = ()
+) -> Packed:
     """The dialogues of a view that may be replayed, packed domain by domain; made once per corpus."""
 
     def make() -> Packed:
-        chats = encoded_chats(corpus, tokenizer, length, view, "train")
-        rows = corpus.view(view, "train")
+        chats = encoded_answers(corpus, tokenizer, length, view, "train", kinds)
+        rows = corpus.rows(view, "train", kinds)
         wanted = rows["replay"][:] if "replay" in rows.column_names else [True] * len(rows)
         by_domain: dict[str, list[tuple[list[int], list[int]]]] = {}
         for place, name, ids, mask in zip(chats.rows, chats.domain, chats.ids, chats.masks, strict=True):
@@ -67,4 +94,4 @@ def replayable_chats(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, length:
         packed = [(number, by_domain[name]) for number, name in enumerate(corpus.domains) if name in by_domain]
         return pack_chats(packed, length)
 
-    return corpus.once(("replay", tokenizer_key(tokenizer), length, view), make)
+    return corpus.once(("replay", tokenizer_key(tokenizer), length, view, tuple(kinds)), make)

@@ -1,4 +1,4 @@
-"""Replay beside an sft or dpo step: rows of earlier steps, as a loss of their own."""
+"""Replay beside an sft, dpo or contrast step: rows of earlier steps, as a loss of their own."""
 
 from __future__ import annotations
 

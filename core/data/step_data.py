@@ -18,7 +18,7 @@ from .hashing import digest
 from .mixture import deal
 from .order import Order, order_rows
 from .packing import Packed
-from .prepared import encoded_chats, packed_text, text_domains, tokenizer_key
+from .prepared import encoded_answers, packed_text, text_domains, tokenizer_key
 from .replay import ReplayStream
 from .source import Split
 from .tables import dataset_of
@@ -74,7 +74,9 @@ def build_step_data(request: StepDataRequest) -> StepData:
 
 
 def _key(request: StepDataRequest) -> tuple[Any, ...]:
-    return (request.corpus.fingerprint(), request.seed, request.step.objective, request.step.view)
+    step = request.step
+    key = (request.corpus.fingerprint(), request.seed, step.objective, step.view)
+    return (*key, list(step.kinds)) if step.kinds else key
 
 
 def _members(names: list[str]) -> dict[str, np.ndarray[Any, np.dtype[np.int64]]]:
@@ -111,6 +113,8 @@ def _causal(request: StepDataRequest) -> StepData:
     corpus, step = request.corpus, request.step
     if step.view != "text":
         raise ConfigError(f"A causal step reads the view 'text', not {step.view!r}; set view: text.")
+    if step.kinds:
+        raise ConfigError("A causal step reads all text, which has no kinds; remove kinds, or weigh batches.mixture.")
     packed = packed_text(corpus, request.tokenizer, request.length, "train")
     notes: tuple[str, ...] = ()
     mixture = None
@@ -155,9 +159,9 @@ def _rows_of(packed: Packed, fingerprint: str) -> Dataset:
 
 
 def _sft(request: StepDataRequest) -> StepData:
-    corpus, view = request.corpus, request.step.view
-    chats = encoded_chats(corpus, request.tokenizer, request.length, view, "train")
-    held = encoded_chats(corpus, request.tokenizer, request.length, view, "heldout")
+    corpus, view, kinds = request.corpus, request.step.view, request.step.kinds
+    chats = encoded_answers(corpus, request.tokenizer, request.length, view, "train", kinds)
+    held = encoded_answers(corpus, request.tokenizer, request.length, view, "heldout", kinds)
     members = _members(chats.domain)
     order = _order(request, members, {name: len(rows) for name, rows in members.items()})
     lengths = np.asarray([len(ids) for ids in chats.ids])
@@ -170,8 +174,8 @@ def _sft(request: StepDataRequest) -> StepData:
         tokens=int(lengths[order.rows].sum()),
         shares=order.shares,
         epochs=order.epochs,
-        notes=_too_long(chats.too_long, len(chats), request.length),
-        report={"rows": len(chats), "too_long": chats.too_long},
+        notes=(*_too_long(chats.too_long, len(chats), request.length), *_unanswered(chats)),
+        report={"rows": len(chats), "too_long": chats.too_long, "unanswered": chats.unanswered},
     )
 
 
@@ -186,13 +190,13 @@ def _chat_rows(corpus: Corpus, chats: Chats, fingerprint: str) -> Dataset:
 
 
 def _dpo(request: StepDataRequest) -> StepData:
-    corpus, view = request.corpus, request.step.view
+    corpus, view, kinds = request.corpus, request.step.view, request.step.kinds
     splits = {}
     both: tuple[Split, Split] = ("train", "heldout")
     for split in both:
-        rows = corpus.view(view, split)
+        rows = corpus.rows(view, split, kinds)
         lengths = corpus.once(
-            ("pairs", tokenizer_key(request.tokenizer), view, split),
+            ("pairs", tokenizer_key(request.tokenizer), view, split, kinds),
             partial(pair_lengths, request.tokenizer, rows),
         )
         keep = [place for place, length in enumerate(lengths) if length <= request.length]
@@ -230,6 +234,12 @@ def _too_long(dropped: int, kept: int, length: int) -> tuple[str, ...]:
     if not dropped:
         return ()
     return (f"{dropped} of {dropped + kept} training rows are longer than {length} tokens and were left out",)
+
+
+def _unanswered(chats: Chats) -> tuple[str, ...]:
+    if not chats.unanswered:
+        return ()
+    return (f"{chats.unanswered} training rows have no answer to learn from and were left out",)
 
 
 def _replay(request: StepDataRequest) -> ReplayStream | None:
