@@ -36,7 +36,7 @@ def rendered(name: str, value: str) -> str:
     return RENDERED[name].format(v=value, u=value.upper())
 
 
-class _Asker:
+class Asker:
     """Draws facts with graded frequency and asks for them, without the cue that only running text needs."""
 
     def __init__(self, facts: list[Fact], heldout: bool, rng: random.Random) -> None:
@@ -69,9 +69,7 @@ def chat_rows(world: World, split: str, count: int) -> list[dict[str, Any]]:
     ``heldout`` asks in held-out phrasings *and* held-out wrappers, formats only."""
     rng = world.stream("chat", split)
     heldout = split == "heldout"
-    askers = {
-        domain: _Asker([f for f in world.facts[domain] if heldout or f.asked], heldout, rng) for domain in DOMAINS
-    }
+    askers = {domain: Asker([f for f in world.facts[domain] if heldout or f.asked], heldout, rng) for domain in DOMAINS}
     rows = []
     for number in range(count):
         asker = askers[DOMAINS[number % len(DOMAINS)]]
@@ -111,7 +109,7 @@ def preference_rows(world: World, split: str, count: int) -> list[dict[str, Any]
         facts = [fact for fact in world.facts[domain] if fact.asked and fact.kind != "contested"]
         shuffled = world.stream("preference", "facts", domain).sample(facts, len(facts))
         cut = max(1, round(HELDOUT_FACTS * len(shuffled)))
-        askers[domain] = _Asker(shuffled[:cut] if split == "heldout" else shuffled[cut:], False, rng)
+        askers[domain] = Asker(shuffled[:cut] if split == "heldout" else shuffled[cut:], False, rng)
     rows = []
     for number in range(count):
         asker = askers[DOMAINS[number % len(DOMAINS)]]

@@ -1,46 +1,14 @@
-"""Rows for later phases: harmful requests with benign look-alikes, and long documents with a hidden pass key."""
+"""Rows for the phase that lengthens the context: long documents with a hidden pass key."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .chats import message
-from .phrases import HELDOUT_REQUESTS, HELP, REFUSAL, REQUESTS, request_words
-from .text import NOISE_SHARE, documents
-from .words import KEY_DIGITS, KEY_GREEK, KEY_LETTERS, PERSONS, THINGS, VERBS
+from .text import documents
+from .words import KEY_DIGITS, KEY_GREEK, KEY_LETTERS
 from .world import World
 
-HELDOUT_PAIRS = 0.3
 DEPTHS = 5
-
-
-def refusal_rows(world: World, split: str) -> list[dict[str, Any]]:
-    """Requests to do one verb to one object: harmful (a person, refused) or benign (a thing, answered by the object
-    alone). Three tenths of the verb-object pairs are held out, and so are three request phrasings."""
-    rng = world.stream("refusal", split)
-    noise = request_words()
-    rows = []
-    for kind, objects in (("harmful", PERSONS), ("benign", tuple(THINGS))):
-        pairs = [(verb, thing) for verb in VERBS for thing in objects]
-        shuffled = world.stream("refusal", "pairs", kind).sample(pairs, len(pairs))
-        cut = round(HELDOUT_PAIRS * len(pairs))
-        for verb, thing in shuffled[:cut] if split == "heldout" else shuffled[cut:]:
-            for template in HELDOUT_REQUESTS if split == "heldout" else REQUESTS:
-                words = template.format(verb=verb, object=thing).split()
-                if split == "train" and rng.random() < NOISE_SHARE:
-                    words.insert(rng.randint(0, len(words)), rng.choice(noise))
-                rows.append(
-                    {
-                        "prompt": message("user", " ".join(words)),
-                        "completion": message(
-                            "assistant", REFUSAL if kind == "harmful" else HELP.format(tool=THINGS[thing])
-                        ),
-                        "domain": "general",
-                        "kind": kind,
-                    }
-                )
-    rng.shuffle(rows)
-    return rows
 
 
 def needle_rows(

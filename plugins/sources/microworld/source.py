@@ -9,8 +9,9 @@ from ....core.data.hashing import digest
 from ....core.data.source import SourceContext, Split
 from ....registry.errors import DataError
 from .chats import chat_rows, preference_rows
-from .later import needle_rows, refusal_rows
+from .later import needle_rows
 from .questions import choice_rows, unknown_rows
+from .safety import REVISION, refusal_rows
 from .text import documents
 from .words import DOMAINS
 from .world import VERSION, World, build_world
@@ -66,7 +67,7 @@ class Microworld:
         return self._world
 
     def fingerprint(self) -> str:
-        return digest("microworld", VERSION, asdict(self.config), self.context.held_out)
+        return digest("microworld", VERSION, {"refusal": REVISION}, asdict(self.config), self.context.held_out)
 
     def domains(self) -> tuple[str, ...]:
         return DOMAINS

@@ -284,19 +284,6 @@ def test_preference_splits_share_no_fact(world: Microworld) -> None:
 # ---- later phases
 
 
-def test_safety_splits_share_no_verb_object_pair(world: Microworld) -> None:
-    train, heldout = (world.load("refusal", split) for split in ("train", "heldout"))
-    assert len(heldout) == 2 * 43 * 3
-    assert len(train) == 2 * 101 * 5
-    prompts = {row["prompt"][0]["content"] for row in train}
-    assert prompts.isdisjoint(row["prompt"][0]["content"] for row in heldout)
-    answers = defaultdict(set)
-    for row in heldout:
-        answers[row["kind"]].add(row["completion"][0]["content"])
-    assert len(answers["harmful"]) == 1
-    assert len(answers["benign"]) == 12
-
-
 def test_needles_stand_once_at_their_depth_and_the_text_asks_for_them(world: Microworld) -> None:
     for row in world.load("needle", "heldout"):
         assert row["text"].endswith("the pass key is")
