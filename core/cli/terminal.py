@@ -33,10 +33,10 @@ def make_console(stream: IO[str] | None = None) -> Console:
 
 
 def show_plan(console: Console, plan: Any) -> None:
-    """Prints a plan: what the dial derived and why, the components, the model's cost, and one row per step.
+    """Prints a plan: what the dial derived and why, the components, one row per step, the budget.
 
-    Reads ``experiment``, ``derived`` (values, reasons), ``components`` (reference to entry), ``facts``, ``memory``
-    and ``stages`` (name, section, recipe, tokens, flops, cached) of ``plan``.
+    Reads ``experiment``, ``derived`` (values, reasons), ``components`` (reference to entry), ``facts``, ``memory``,
+    ``budget`` and ``stages`` (name, section, recipe, tokens, flops, cached) of ``plan``.
     """
     facts = plan.facts
     _print(console, f"{plan.experiment.name}: {' > '.join(stage.name for stage in plan.stages)}", style="bold")
@@ -48,21 +48,59 @@ def show_plan(console: Console, plan: Any) -> None:
     for ref, entry in plan.components.items():
         used.add_row(*_cells(ref, entry.version, entry.component.revision))
     console.print(used)
-    steps = _table("steps", "phase", "step", "objective", "steps", "rows", "learning rate", "loss terms", "stage", "")
+    steps = _table("steps", "phase", "step", "objective", "steps", "rows", "rate", "loss terms", "")
     for stage in plan.stages:
         for name, step in stage.section.steps.items():
             state = "in the store" if stage.cached else "to train"
             losses = ", ".join(step.losses) or _NOTHING
             rate = f"{step.learning_rate:g}"
-            cells = (stage.name, name, step.objective, step.steps, step.rows, rate, losses, stage.recipe.name, state)
-            steps.add_row(*_cells(*cells))
+            steps.add_row(*_cells(stage.name, name, step.objective, step.steps, step.rows, rate, losses, state))
     console.print(steps)
+    show_budget(console, plan.budget, {stage.name: stage.recipe.name for stage in plan.stages})
     tokens, flops = sum(stage.tokens for stage in plan.stages), sum(stage.flops for stage in plan.stages)
     _print(
         console,
         f"{count(facts.total)} parameters, {count(facts.active)} active; {count(tokens)} tokens, {count(flops)} FLOPs; "
         f"about {size(plan.memory)} of memory in one process",
     )
+
+
+def show_budget(console: Console, budget: Any, stages: Mapping[str, str]) -> None:
+    """Prints the token budget with the paper's beside it, then FLOPs, hours and cost; ``stages`` names each phase's
+    stage in the store.
+
+    Reads ``machine``, ``phases`` (name to tokens, share, driver, published, training, inference, hours, cost),
+    ``missing``, ``uncounted``, ``tokens`` and ``flops`` of ``budget``.
+    """
+    from ..run.published import PUBLISHED_SHARES, PUBLISHED_TOKENS, REMARKS
+
+    columns = ("phase", "tokens", "share", "primary cost driver", "paper", "printed", "corrected")
+    tokens = _table("token budget, the paper's beside it", *columns)
+    for phase in budget.phases.values():
+        own = (phase.phase, count(phase.tokens), f"{phase.share:.2%}", phase.driver)
+        tokens.add_row(*_cells(*own, *_published(phase.published)))
+    for row in budget.missing:
+        tokens.add_row(*_cells(f"({row.phase})", _NOTHING, _NOTHING, row.driver, *_published(row)))
+    sums = (f"{PUBLISHED_TOKENS / 1e9:,.0f} G", f"{PUBLISHED_SHARES:.1f}%", "100.00%")
+    tokens.add_row(*_cells("all", count(budget.tokens), "100.00%" if budget.tokens else _NOTHING, "", *sums))
+    console.print(tokens)
+    machine = budget.machine
+    spent = _table("compute in FLOPs", "phase", "training", "inference", "hours", "US dollars", "stage")
+    for phase in budget.phases.values():
+        work = (count(phase.training), count(phase.inference) if phase.inference else _NOTHING)
+        spent.add_row(*_cells(phase.phase, *work, hours(phase.hours), money(phase.cost), stages[phase.phase]))
+    training = sum(phase.training for phase in budget.phases.values())
+    work = (count(training), count(budget.flops - training) if budget.flops > training else _NOTHING)
+    total = (hours(machine.hours(budget.flops)), money(machine.cost(budget.flops)))
+    spent.add_row(*_cells("all", *work, *total, ""))
+    console.print(spent)
+    device = f"{machine.devices} x {machine.device.name} in {machine.precision}"
+    rate = f"{machine.utilization:.0%} of {count(machine.peak)}FLOP/s"
+    price = f"{machine.price:g} US dollars{' (assumed)' if machine.assumed else ''}"
+    _print(console, f"hours and cost: {device}, each at {rate} and {price} an hour")
+    _print(console, f"not counted: {'; '.join(budget.uncounted)}", style="dim")
+    for line in REMARKS:
+        _print(console, line, style="dim")
 
 
 def show_gates(
@@ -172,6 +210,21 @@ def count(value: float) -> str:
     return f"{scaled:.3g}{suffixes[0]}"
 
 
+def hours(value: float) -> str:
+    """``h:mm:ss`` below a day, whole hours from there; less than a second is said so."""
+    seconds = value * 3600
+    if seconds < 1:
+        return "< 1 s" if seconds > 0 else _NOTHING
+    return duration(seconds) if value < 24 else f"{value:,.0f} h"
+
+
+def money(value: float) -> str:
+    """An amount in hundredths; less than one is said so."""
+    if value < 0.01:
+        return "< 0.01" if value > 0 else _NOTHING
+    return f"{value:,.2f}"
+
+
 def size(value: float) -> str:
     """Bytes with three digits and KiB, MiB, GiB or TiB (powers of 1024)."""
     scaled, suffixes = float(value), ["B", "KiB", "MiB", "GiB", "TiB"]
@@ -184,6 +237,12 @@ def size(value: float) -> str:
 def duration(seconds: float) -> str:
     """``h:mm:ss``."""
     return str(timedelta(seconds=round(seconds)))
+
+
+def _published(row: Any) -> tuple[str, str, str]:
+    if row is None:
+        return (_NOTHING, _NOTHING, _NOTHING)
+    return (f"{row.tokens / 1e9:,.0f} G", f"{row.printed:.1f}%", f"{row.share:.2%}")
 
 
 def _print(console: Console, text: str, style: str = "") -> None:

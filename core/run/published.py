@@ -31,3 +31,9 @@ PUBLISHED: tuple[Published, ...] = (
 )
 PUBLISHED_TOKENS = sum(row.tokens for row in PUBLISHED)
 PUBLISHED_SHARES = sum(row.printed for row in PUBLISHED)
+
+#: What is wrong with the table, and what the paper says beside it that no plan can count.
+REMARKS = (
+    "paper: its printed shares sum to 102.6%, their total lacks phase 6; phase 1 has 90.8%, not 93%",
+    "paper: an example of phases 3 to 5 costs 100 to 1000 times one of the others, for people's work",
+)

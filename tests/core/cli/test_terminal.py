@@ -15,9 +15,12 @@ from phasegate.core.cli.terminal import (
     PhaseProgress,
     count,
     duration,
+    hours,
     interval,
     make_console,
+    money,
     number,
+    show_budget,
     show_gates,
     show_plan,
     show_written,
@@ -25,6 +28,7 @@ from phasegate.core.cli.terminal import (
 )
 from phasegate.core.config.schema import LossSection, PhaseSection, StepSection
 from phasegate.core.run.fingerprint import recipe_of
+from phasegate.core.run.published import PUBLISHED
 from rich.console import Console
 
 
@@ -98,26 +102,95 @@ def test_places_are_one_line_each_however_long() -> None:
     assert lines == [f"run     {long}", "report  /r"]
 
 
-def test_a_plan_shows_the_dial_the_components_every_step_and_the_cost() -> None:
-    steps = {"pretrain": StepSection(steps=1200, learning_rate=4e-3, losses={"balance": LossSection(use="balance")})}
-    recipe = recipe_of({"phase": "foundation"})
-    stage = SimpleNamespace(
-        name="foundation", section=PhaseSection(steps=steps), recipe=recipe, tokens=1_228_800, flops=3.5e12, cached=True
+def a_budget() -> SimpleNamespace:
+    """One phase of 36e15 FLOPs of training and a tenth of inference; the machine does 1e12 FLOP/s at 3 dollars."""
+    phase = SimpleNamespace(
+        phase="foundation",
+        tokens=1_228_800,
+        share=1.0,
+        driver="GPU hours",
+        training=36e15,
+        inference=3.6e15,
+        hours=11.0,
+        cost=33.0,
+        published=PUBLISHED[0],
     )
-    plan = SimpleNamespace(
+    machine = SimpleNamespace(
+        device=SimpleNamespace(name="a100"),
+        devices=2,
+        precision="fp32",
+        utilization=0.5,
+        peak=19.5e12,
+        price=1.5,
+        assumed=True,
+        hours=lambda flops: flops / 3.6e15,
+        cost=lambda flops: flops / 1.2e15,
+    )
+    return SimpleNamespace(
+        machine=machine,
+        phases={"foundation": phase},
+        missing=PUBLISHED[1:],
+        uncounted=("gates", "extensions"),
+        tokens=1_228_800,
+        flops=39.6e15,
+    )
+
+
+def a_plan() -> SimpleNamespace:
+    steps = {"pretrain": StepSection(steps=1200, learning_rate=4e-3, losses={"balance": LossSection(use="balance")})}
+    stage = SimpleNamespace(
+        name="foundation",
+        section=PhaseSection(steps=steps),
+        recipe=recipe_of({"phase": "foundation"}),
+        tokens=1_228_800,
+        flops=3.5e12,
+        cached=True,
+    )
+    return SimpleNamespace(
         experiment=SimpleNamespace(name="ncas-nano", size="nano"),
         derived=SimpleNamespace(values={"hidden_size": 64}, reasons={"hidden_size": "the size itself"}),
         components={"router/phasegate:linear": SimpleNamespace(version="0.1.0", component=SimpleNamespace(revision=1))},
         facts=SimpleNamespace(total=480_000, active=180_000),
         memory=3 * 2**30,
+        budget=a_budget(),
         stages=(stage,),
     )
+
+
+def test_a_plan_shows_the_dial_the_components_every_step_and_the_cost() -> None:
+    plan = a_plan()
     text = shown(show_plan, plan)
     assert row(text, "hidden_size") == ["hidden_size", "64", "the", "size", "itself"]
     assert row(text, "router/") == ["router/phasegate:linear", "0.1.0", "1"]
-    cells = ["foundation", "pretrain", "causal", "1200", "16", "0.004", "balance", recipe.name, "in", "the", "store"]
+    cells = ["foundation", "pretrain", "causal", "1200", "16", "0.004", "balance", "in", "the", "store"]
     assert row(text, "foundation ") == cells
+    assert plan.stages[0].recipe.name in text
     assert "480 k parameters, 180 k active; 1.23 M tokens, 3.5 T FLOPs; about 3 GiB of memory" in text
+
+
+def test_a_budget_shows_tokens_share_and_driver_beside_the_papers_printed_and_corrected_shares() -> None:
+    text = shown(show_budget, a_budget(), {"foundation": "foundation-0123"})
+    cells = "foundation 1.23 M 100.00% GPU hours 2,800 G 93.0% 90.76%"
+    assert " ".join(row(text, "foundation ")) == cells
+    assert " ".join(row(text, "(safety)")) == "(safety) – – red-team 12 G 0.4% 0.39%"
+    assert " ".join(row(text, "all")) == "all 1.23 M 100.00% 3,085 G 102.6% 100.00%"
+
+
+def test_a_budget_shows_flops_hours_and_cost_and_what_they_rest_on() -> None:
+    text = shown(show_budget, a_budget(), {"foundation": "foundation-0123"})
+    compute = text[text.index("compute in FLOPs") :]
+    assert " ".join(row(compute, "foundation ")) == "foundation 36 P 3.6 P 11:00:00 33.00 foundation-0123"
+    assert " ".join(row(compute, "all")) == "all 36 P 3.6 P 11:00:00 33.00"
+    assert "2 x a100 in fp32, each at 50% of 19.5 TFLOP/s and 1.5 US dollars (assumed) an hour" in text
+    assert "not counted: gates; extensions" in text
+
+
+def test_a_plan_stays_within_a_hundred_columns() -> None:
+    stream = io.StringIO()
+    show_plan(Console(file=stream, width=100, highlight=False), a_plan())
+    lines = stream.getvalue().splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 100
+    assert row(stream.getvalue()[stream.getvalue().index("compute") :], "foundation ")[-1].startswith("foundation-")
 
 
 def test_without_a_terminal_progress_is_one_line_per_interval_and_one_at_the_end() -> None:
@@ -169,6 +242,18 @@ def test_counts_have_three_digits_and_a_suffix(value: float, text: str) -> None:
 @pytest.mark.parametrize(("value", "text"), [(100, "100 B"), (1024, "1 KiB"), (1.5 * 2**30, "1.5 GiB")])
 def test_sizes_are_powers_of_1024(value: float, text: str) -> None:
     assert size(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "–"), (1e-5, "< 1 s"), (0.25, "0:15:00"), (23.5, "23:30:00"), (1234.4, "1,234 h")]
+)
+def test_hours_say_less_than_a_second_and_drop_minutes_when_there_are_many(value: float, text: str) -> None:
+    assert hours(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0, "–"), (0.004, "< 0.01"), (0.5, "0.50"), (1234567.891, "1,234,567.89")])
+def test_money_has_two_digits_after_the_point(value: float, text: str) -> None:
+    assert money(value) == text
 
 
 def test_small_formats() -> None:
