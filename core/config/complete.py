@@ -11,6 +11,7 @@ from ...registry.components import PhaseSpec
 from ...registry.errors import ConfigError, PhasegateError
 from .checks import check_combinations
 from .components import check_reference, check_references, providers_of
+from .context import check_context, needs_positions
 from .curriculum import check_comparisons, check_new_steps, check_requirements, ordered
 from .filling import Filled, fill
 from .layers import merge, settle
@@ -127,7 +128,8 @@ def _fill_lengths(experiment: Experiment) -> Experiment:
 def _check_model(
     experiment: Experiment, loaded: Loaded, registry: Registry, filled: Filled, problems: Problems
 ) -> None:
-    """Construct the model component, which allocates nothing, so that sizes that do not fit have a place."""
+    """Construct the model component, which allocates nothing, so that sizes that do not fit have a place; and hold the
+    contexts of all steps against the positions that it starts with, if it says so."""
     from ..model.builder import ModelContext
 
     context = ModelContext(
@@ -139,7 +141,9 @@ def _check_model(
         base=loaded.base_folder,
     )
     try:
-        registry.build("model", experiment.model.use, experiment.model.options, context=context)
+        builder = registry.build("model", experiment.model.use, experiment.model.options, context=context)
+        if needs_positions(experiment):
+            check_context(experiment, builder.positions() if hasattr(builder, "positions") else None, problems)
     except PhasegateError as error:
         text = str(error)
         named = next((key for key in experiment.model.options if f".{key} " in text or f" {key} " in text), None)

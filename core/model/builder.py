@@ -41,8 +41,22 @@ class ModelFacts:
     flops_per_token: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Positions:
+    """What a model is first built with: how many positions, the base of its rotary frequencies, and how many
+    dimensions of a head they turn."""
+
+    length: int
+    base: float
+    dim: int
+
+
 class ModelBuilder(Protocol):
-    """A model component: built as ``target(config, context=ModelContext(...))``."""
+    """A model component: built as ``target(config, context=ModelContext(...))``.
+
+    It may also offer ``positions() -> Positions``; a context target that its model cannot reach is then refused when
+    the plan is made, otherwise when the step begins.
+    """
 
     def facts(self) -> ModelFacts:
         """Count without allocating memory."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from ...core.model.builder import ModelContext, ModelFacts
+from ...core.model.builder import ModelContext, ModelFacts, Positions
 from ...core.model.counting import count_moe
 from ...registry.errors import ConfigError
 
@@ -101,6 +101,11 @@ class MoeBuilder:
 
         with using(context.registry):
             return facts_of(self.configuration(), context.sequence_length)
+
+    def positions(self) -> Positions:
+        """How many positions the model has before any step stretches its context."""
+        options = self.options
+        return Positions(length=options["max_position_embeddings"], base=options["rope_theta"], dim=options["head_dim"])
 
     def build(self, seed: int) -> PreTrainedModel:
         """The model in fp32 on the CPU; equal seeds give equal bits, whatever ran before."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ...core.model.builder import ModelContext, ModelFacts
+from ...core.model.builder import ModelContext, ModelFacts, Positions
 from ...registry.errors import ConfigError
 from ...registry.suggest import did_you_mean, listing
 
@@ -76,6 +76,16 @@ class StockBuilder:
         from ...core.model.facts import facts_of
 
         return facts_of(self.configuration(), self.context.sequence_length)
+
+    def positions(self) -> Positions:
+        """How many positions the model has before any step stretches its context, as its configuration says."""
+        configuration: Any = self.configuration()
+        head = getattr(configuration, "head_dim", None)
+        return Positions(
+            length=configuration.max_position_embeddings,
+            base=configuration.rope_parameters["rope_theta"],
+            dim=head or configuration.hidden_size // configuration.num_attention_heads,
+        )
 
     def build(self, seed: int) -> PreTrainedModel:
         """The model in fp32 on the CPU; without a path equal seeds give equal bits, whatever ran before."""
