@@ -24,7 +24,7 @@ def z_quantile(confidence: float, sides: Sides = 1) -> float:
     return float(norm.ppf(_tail(confidence, sides)))
 
 
-def t_quantile(confidence: float, freedom: int, sides: Sides = 1) -> float:
+def t_quantile(confidence: float, freedom: float, sides: Sides = 1) -> float:
     """Student's quantile with ``freedom`` degrees of freedom."""
     from scipy.stats import t
 

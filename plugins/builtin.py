@@ -168,6 +168,13 @@ def phasegate_components() -> Iterable[Component]:
         ),
     )
     yield GateSpec(
+        name="ablation",
+        target=_at("gates.ablation:AblationGate"),
+        config=_at("gates.ablation:AblationConfig"),
+        summary="What each expert is worth: the loss of held-out text without it, by domain, beside who owns it.",
+        metrics=("match", "match_experts", "least_harm", "least_harm_single", "harm/*"),
+    )
+    yield GateSpec(
         name="plateau",
         target=_at("gates.plateau:PlateauGate"),
         config=_at("gates.plateau:PlateauConfig"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from ...evals.context import MeasureContext
 from ...evals.intervals import z_quantile
 from ...evals.measurement import Measurement
-from ...evals.packs import choose_evenly
 from ...evals.routing import (
     Array,
     dead_experts,
@@ -23,12 +22,12 @@ from ...evals.routing import (
     top_share,
 )
 from ...registry.errors import ConfigError
-from .measuring import NotMeasured, check_finite, context_length, or_missing, view_rows
+from .measuring import NotMeasured, check_finite, or_missing
+from .texts import heldout_texts
 
 if TYPE_CHECKING:
     from ...evals.recording import Routers
 
-DOCUMENTS_PER_DOMAIN = 64
 _METRICS = ("load_min", "load_max", "load_mean_min", "load_mean_max", "entropy_mean", "mutual_information", "dead")
 
 
@@ -69,30 +68,10 @@ class RoutingGate:
         from ...evals.recording import count_routes
 
         check_finite(ctx)
-        rows = view_rows(ctx, self.config.view, self.config.split)
-        found = {str(row["domain"]) for row in rows}
-        domains = [name for name in ctx.domains if name in found] + sorted(found - set(ctx.domains))
-        weights = self._weights(domains)
-        chosen = choose_evenly(
-            rows, ctx.documents or DOCUMENTS_PER_DOMAIN * len(domains), lambda row: str(row["domain"])
-        )
-        length = min(self.config.tokens, context_length(ctx))
-        separator = ctx.tokenizer.eos_token_id
-        texts, owners = [], []
-        for row in chosen:
-            ids = ctx.tokenizer(row["text"], add_special_tokens=False, truncation=True, max_length=length)["input_ids"]
-            if ids:
-                texts.append([*ids[: length - 1], separator])
-                owners.append(domains.index(str(row["domain"])))
-        prefix = ctx.tokenizer.bos_token_id
-        counts = count_routes(
-            ctx.model,
-            self._routers(ctx),
-            texts,
-            prefix=ctx.tokenizer.eos_token_id if prefix is None else prefix,
-            batch_size=ctx.batch_size,
-        )
-        return _measurements(counts, np.asarray(owners), domains, weights, self.config.bootstrap, ctx.seed)
+        texts = heldout_texts(ctx, self.config.view, self.config.split, self.config.tokens)
+        weights = self._weights(texts.domains)
+        counts = count_routes(ctx.model, self._routers(ctx), texts.ids, prefix=texts.prefix, batch_size=ctx.batch_size)
+        return _measurements(counts, texts.owners, texts.domains, weights, self.config.bootstrap, ctx.seed)
 
     def _routers(self, ctx: MeasureContext) -> Routers:
         try:
@@ -100,7 +79,7 @@ class RoutingGate:
         except ConfigError as error:
             raise NotMeasured(str(error)) from error
 
-    def _weights(self, domains: list[str]) -> Array | None:
+    def _weights(self, domains: Sequence[str]) -> Array | None:
         if not self.config.mixture:
             return None
         weights = np.asarray([self.config.mixture.get(name, 0.0) for name in domains], dtype=np.float64)
@@ -112,7 +91,7 @@ class RoutingGate:
 def _measurements(
     counts: NDArray[np.int64],
     owners: NDArray[np.int64],
-    domains: list[str],
+    domains: Sequence[str],
     weights: Array | None,
     replicates: int,
     seed: int,
@@ -123,7 +102,7 @@ def _measurements(
     shares, replicas = domain_shares(per_domain), domain_shares(resampled)
     z = z_quantile(0.95)
     tables = {
-        "domains": domains,
+        "domains": list(domains),
         "shares": np.round(shares, 6).tolist(),
         "load": np.round(load_shares(shares, weights), 6).tolist(),
         "tokens": per_domain.sum(axis=(0, 2)).tolist(),
