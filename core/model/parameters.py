@@ -27,7 +27,7 @@ def routers_of(model: nn.Module) -> list[tuple[str, int, nn.Module]]:
     (logits (N, E), weights (N, k), index (N, k)) and have ``num_experts`` and ``top_k``.
     Raises ``ConfigError`` for an MoE model that has none of these.
     """
-    found = [(name, _layer(name), module) for name, module in model.named_modules() if isinstance(module, _ROUTERS)]
+    found = [(name, layer_of(name), module) for name, module in model.named_modules() if isinstance(module, _ROUTERS)]
     if not found and expert_parameters(model):
         raise ConfigError(
             f"{type(model).__name__} has experts but no router of a known class, so its routing cannot be recorded; "
@@ -91,6 +91,7 @@ def _module_of(model: nn.Module, getter: str) -> Iterator[nn.Parameter]:
     return module.parameters() if isinstance(module, nn.Module) else iter(())
 
 
-def _layer(name: str) -> int:
+def layer_of(name: str) -> int:
+    """The decoder layer that a parameter or module belongs to by its name; -1 outside of layers."""
     match = _LAYER.search(name)
     return int(match.group(1)) if match else -1

@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from ...evals.criteria import Judgement
 from ...evals.records import read_judgements
-from .atomic import write_text
+from .atomic import write_json, write_text
 from .plan import StagePlan
 from .processes import is_main, wait_for_all
 from .store import Stage, Work
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from .bench import Bench
     from .stage import Trained
+
+CHANGES = "changes.json"
 
 
 def commit(
@@ -28,12 +32,16 @@ def commit(
     provenance: Mapping[str, Any],
     data: Mapping[str, Any],
     saved: Callable[[Path], None],
+    parent: Callable[[], PreTrainedModel],
 ) -> Stage:
     """Write a phase into the store, whole or not at all, and drop its work folder; ``saved`` is called before.
 
-    ``data`` is the corpus's account of what it read, dropped and held out.
+    ``data`` is the corpus's account of what it read, dropped and held out; ``parent`` gives the model that the phase
+    started from, with which the new one is compared.
     """
     if is_main():
+        from ..model.changes import weight_changes
+
         last = trained.last
         names = list(last.steps)
         with bench.store.draft(work) as draft:
@@ -43,6 +51,7 @@ def commit(
             shutil.copytree(last.folder / "evidence", draft.evidence, dirs_exist_ok=True)
             if (work.folder / "entry").exists():
                 shutil.copytree(work.folder / "entry", draft.evidence / "entry")
+            write_json(draft.evidence / CHANGES, weight_changes(parent(), trained.model))
             lines = (json.dumps(row, sort_keys=True) + "\n" for row in trained.history)
             write_text(draft.metrics, "".join(lines))
             saved(draft.folder)

@@ -88,7 +88,8 @@ def run_phase(
             hook.phasegate_on_gate(ctx=GateContext(phase=stage.name, when=when, judgement=judgement))
 
         shop = bench.shop(plan, before, work)
-        runner = StageRunner(shop, stage, work, bench.parents(plan, before, shop.tokenizer), judged)
+        parents = bench.parents(plan, before, shop.tokenizer)
+        runner = StageRunner(shop, stage, work, parents, judged)
         entry = runner.enter()
         if entry is not None and entry.outcome == "fail" and gates == "enforce":
             raise GateStop(
@@ -122,7 +123,9 @@ def run_phase(
         def saved(checkpoint: Any) -> None:
             hook.phasegate_on_save(ctx=SaveContext(phase=stage.name, folder=checkpoint, is_main=is_main()))
 
-        committed = commit(bench, stage, work, trained[-1], plan.provenance, plan.corpus.report(), saved)
+        committed = commit(
+            bench, stage, work, trained[-1], plan.provenance, plan.corpus.report(), saved, parents.parent
+        )
     return outcome_of(stage.name, committed, reused=False)
 
 

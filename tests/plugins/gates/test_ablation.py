@@ -58,13 +58,14 @@ def specialists(tokenizer: Any) -> Qwen3MoeForCausalLM:
     ids = tokenizer([row["text"] for row in rows], padding=True, return_tensors="pt")["input_ids"]
     code = set(tokenizer(CODE + " cat")["input_ids"])
     embedding = model.get_input_embeddings().weight
-    router = routers_of(model)[0][2]
+    router: Any = routers_of(model)[0][2]
+    attention: Any = model.model.layers[0].self_attn
     with torch.no_grad():
         # One coordinate says whether a token is of code; attention and the first norm let it pass.
         embedding[:, 0] = torch.tensor([6.0 if token in code else -6.0 for token in range(320)])
         router.weight.zero_()
         router.weight[0, 0], router.weight[1, 0], router.weight[2:, 0] = 9.0, -9.0, 0.0
-        model.model.layers[0].self_attn.o_proj.weight.zero_()
+        attention.o_proj.weight.zero_()
     trained = [p for name, p in model.named_parameters() if "experts" in name or "lm_head" in name]
     optimiser = torch.optim.Adam(trained, lr=1e-2)
     labels = ids.masked_fill(ids == 0, -100)
@@ -168,6 +169,7 @@ def test_measuring_twice_gives_the_same_tables_and_leaves_the_model_alone(taught
 
 
 def test_a_model_without_experts_to_spare_is_not_measured(model: Any, context: Make) -> None:
+    module: Any
     for _, _, module in routers_of(model):
         module.top_k = 4
     found, tables = measured(context({"text": texts()}, model=model, routers=routers_of), QUICK)
