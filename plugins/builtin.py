@@ -105,14 +105,14 @@ def phasegate_components() -> Iterable[Component]:
         target=_at("sources.files:Files"),
         config=_at("sources.files:FilesConfig"),
         summary="Local files: text, JSON lines, CSV and Parquet, also compressed.",
-        views=("text", "chat", "preference", "choice"),
+        views=("text", "chat", "preference", "choice", "refusal", "unknown", "needle"),
     )
     yield SourceSpec(
         name="hub",
         target=_at("sources.hub:Hub"),
         config=_at("sources.hub:HubConfig"),
         summary="Any data set that the datasets library can load, streamed where wanted.",
-        views=("text", "chat", "preference", "choice"),
+        views=("text", "chat", "preference", "choice", "refusal", "unknown", "needle"),
     )
     yield GateSpec(
         name="choice",

@@ -1,4 +1,5 @@
-"""The held-out promise: no held-out document shares a run of n words with any training document.
+"""The held-out promise: no held-out document shares a run of n words with any training document, and no training row
+with what a benchmark asks.
 
 Words are runs of letters and digits, lower-cased. A document with fewer than n words is compared whole.
 GPT-3 (Brown 2020, arXiv 2005.14165, appendix C) used the same rule with n = 13.
@@ -108,3 +109,29 @@ def find_contamination(train: Iterable[str], heldout: Sequence[str], n: int = 13
     dirty = {int(number) for number in owner[found[np.searchsorted(wanted, values)]]} if len(values) else set()
     kept = tuple(number for number in range(len(heldout)) if number not in dirty and number not in whole)
     return Contamination(kept=kept, dropped=len(heldout) - len(kept), dropped_whole=len(whole), windows=len(values))
+
+
+def free_of(asked: Iterable[str], rows: Iterable[Sequence[str]], n: int = 13) -> tuple[int, ...]:
+    """Return the places of the rows none of whose texts shares a run of ``n`` words with anything that is asked.
+
+    A text of fewer than ``n`` words is compared whole with what is asked. Rows are read once; what stays in memory are
+    the windows of what is asked.
+    """
+    words = _Words()
+    short: set[tuple[int, ...]] = set()
+    spans = []
+    for text in asked:
+        hashes = words.hashes(text)
+        if len(hashes) < n:
+            short.add(tuple(hashes))
+        else:
+            spans.append(_spans(np.array(hashes, dtype=np.uint64), n))
+    wanted = np.unique(np.concatenate(spans)) if spans else np.empty(0, dtype=np.uint64)
+
+    def shared(text: str) -> bool:
+        hashes = words.hashes(text)
+        if len(hashes) < n:
+            return tuple(hashes) in short
+        return bool(len(wanted)) and bool(np.isin(_spans(np.array(hashes, dtype=np.uint64), n), wanted).any())
+
+    return tuple(number for number, texts in enumerate(rows) if not any(shared(text) for text in texts))

@@ -11,12 +11,16 @@ import numpy as np
 
 from ...registry.errors import DataError
 from ..config.schema import DataSection
-from .contamination import find_contamination
+from .contamination import find_contamination, free_of
 from .hashing import digest
 from .source import PAPER_MIXTURE, VIEW_COLUMNS, Source, SourceContext, Split
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+#: Views that weights are trained on; what a source asks that only measures is kept out of them.
+_TRAINED = ("chat", "preference", "refusal", "text")
+_SAID = ("chosen", "completion", "prompt", "question", "rejected", "text")
 
 T = TypeVar("T")
 Rows: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
@@ -26,8 +30,8 @@ class Corpus:
     """The data of an experiment. Views are loaded on first use and then kept in memory.
 
     ``domains`` has a stable order: the paper's seven first, others by name. ``root`` is where relative paths start.
-    Held-out text that shares a run of ``contamination_ngram`` words with training text is dropped, and ``report``
-    counts it.
+    Held-out text that shares a run of ``contamination_ngram`` words with training text is dropped, and so is a
+    training row that shares one with what a source asks that only measures; ``report`` counts both.
     """
 
     def __init__(self, sources: Mapping[str, Source], section: DataSection, root: Path) -> None:
@@ -144,6 +148,8 @@ class Corpus:
         report: dict[str, Any] = {"rows": len(rows)}
         if view == "text" and split == "heldout":
             rows = self._clean(rows, report)
+        if view in _TRAINED and split == "train":
+            rows = self._without_benchmarks(rows, report)
         rows = self._limit(rows, report)
         self._report[f"{view}/{split}"] = report
         return rows
@@ -173,6 +179,29 @@ class Corpus:
             )
         return rows.select(found.kept) if found.dropped else rows
 
+    def _without_benchmarks(self, rows: Dataset, report: dict[str, Any]) -> Dataset:
+        asked = self.once("benchmarks", lambda: list(self._benchmarks()))
+        if not asked:
+            return rows
+        kept = free_of(asked, said(rows), self._section.contamination_ngram)
+        report["benchmark"] = len(rows) - len(kept)
+        if not kept:
+            raise DataError(
+                "Every training row of a view holds what a source asks that only measures (held_out: 1); "
+                "read the same records for one of the two."
+            )
+        return rows.select(kept) if len(kept) < len(rows) else rows
+
+    def _benchmarks(self) -> Iterator[str]:
+        """What the sources ask that only measure."""
+        for source in self._sources.values():
+            if getattr(source, "evaluation_only", False):
+                for view in source.views():
+                    rows = source.load(view, "heldout")
+                    columns = [name for name in ("prompt", "question") if name in rows.column_names]
+                    for row in said(rows.select_columns(columns)) if columns else ():
+                        yield from row
+
     def _limit(self, rows: Dataset, report: dict[str, Any]) -> Dataset:
         most = self._section.rows_per_domain
         if most is None:
@@ -188,6 +217,18 @@ def texts(rows: Dataset) -> Iterator[str]:
     """The text column, chunk by chunk, so that it never stands in memory twice."""
     for batch in rows.select_columns(["text"]).iter(batch_size=1000):
         yield from batch["text"]
+
+
+def said(rows: Dataset) -> Iterator[list[str]]:
+    """Everything that a row says, message by message and text by text, chunk by chunk."""
+    spoken = [name for name in _SAID if name in rows.column_names]
+    for batch in rows.select_columns(spoken).iter(batch_size=1000):
+        for values in zip(*(batch[name] for name in spoken), strict=True):
+            yield [
+                part
+                for value in values
+                for part in ([value] if isinstance(value, str) else [message["content"] for message in value])
+            ]
 
 
 def spread(members: Rows, most: int) -> Rows:

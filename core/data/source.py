@@ -50,6 +50,7 @@ class Source(Protocol):
     ``fingerprint`` changes whenever any row may change, and is the same in every process. ``load`` returns
     the same rows in the same order each time; ``heldout`` rows never appear in ``train``. Messages are lists of
     ``{"role": ..., "content": ...}``. A chat row may have a boolean column ``replay``: false keeps it out of replay.
+    A source may have an attribute ``evaluation_only``: true keeps what it asks out of all training rows.
     """
 
     def fingerprint(self) -> str: ...

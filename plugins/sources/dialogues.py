@@ -37,6 +37,18 @@ def split_pair(chosen: Messages, rejected: Messages) -> tuple[Messages, Messages
     return chosen[:-1], chosen[-1:], rejected[-1:]
 
 
+def split_first(chosen: Messages, rejected: Messages) -> tuple[Messages, Messages, Messages] | None:
+    """(first question, what the chosen dialogue says to it, what the rejected one says) of two dialogues that begin
+    with the same question; they may say the same to it."""
+    if len(chosen) < 2 or len(rejected) < 2 or chosen[0] != rejected[0] or chosen[0]["role"] != "user":
+        return None
+    if {chosen[1]["role"], rejected[1]["role"]} != {"assistant"}:
+        return None
+    if not all(message["content"] for message in (*chosen[:2], *rejected[:2])):
+        return None
+    return chosen[:1], chosen[1:2], rejected[1:2]
+
+
 def as_message(item: Any, source: str) -> dict[str, str]:
     """One message in either of the two common forms, as role and content."""
     if isinstance(item, Mapping):

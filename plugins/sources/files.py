@@ -10,9 +10,9 @@ from typing import Any
 from ...core.data.hashing import digest
 from ...core.data.source import SourceContext
 from ...registry.errors import DataError
+from .options import RecordOptions, check_options
 from .readers import Documents, content_hash, find_files, read_records, standard_library
 from .record_source import RecordSource
-from .records import RecordOptions, check_options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from ...core.data.hashing import digest
 from ...core.data.source import SourceContext, Split
 from ...registry.errors import DataError
-from .records import RecordOptions, Rows, read_rows
+from .options import RecordOptions
+from .records import Rows, read_rows
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
 
 
@@ -33,6 +35,11 @@ class RecordSource(ABC):
     @abstractmethod
     def _origin(self) -> Mapping[str, Any]:
         """Where the records come from, for the report."""
+
+    @property
+    def evaluation_only(self) -> bool:
+        """Whether all rows are held out, so that what they ask must not stand in any training row."""
+        return self.config.share(self.context.held_out) == 1
 
     def domains(self) -> tuple[str, ...]:
         return (self.config.domain,) if self.config.domain is not None else tuple(sorted(self.rows().domains()))
@@ -60,11 +67,25 @@ class RecordSource(ABC):
 
 
 def split_dataset(rows: Rows, split: Split, fingerprint: str) -> Dataset:
-    """One split as a dataset; an empty split has the other's column types."""
+    """One split as a dataset; an empty split, and a column of empty lists, have the types that others have."""
+    import pyarrow as pa
+
     from ...core.data.tables import dataset_of
 
-    columns = rows.columns[split]
-    if columns["domain"]:
-        return dataset_of(columns, fingerprint)
-    other = rows.columns["heldout" if split == "train" else "train"]
-    return dataset_of({name: values[:1] for name, values in other.items()}, fingerprint).select([])
+    return dataset_of(
+        {name: pa.array(values, type=_column_type(name, rows)) for name, values in rows.columns[split].items()},
+        fingerprint,
+    )
+
+
+def _column_type(name: str, rows: Rows) -> pa.DataType:
+    import pyarrow as pa
+
+    if name in {"prompt", "completion", "chosen", "rejected"}:
+        return pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    if name in {"choices", "aliases"}:
+        return pa.list_(pa.string())
+    if name == "depth":
+        return pa.float64()
+    values = rows.columns["train"][name] or rows.columns["heldout"][name]
+    return pa.int64() if isinstance(values[0], int) else pa.string()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from phasegate.core.data.contamination import find_contamination
+from phasegate.core.data.contamination import find_contamination, free_of
 
 LONG = "a b c d e f g h"
 
@@ -55,3 +55,18 @@ def test_windows_agree_with_a_plain_set_of_tuples() -> None:
 
 def test_nothing_held_out_is_nothing_dropped() -> None:
     assert find_contamination(["a"], [], n=13).kept == ()
+
+
+def test_a_training_row_is_free_of_what_is_asked_unless_one_of_its_texts_shares_a_run() -> None:
+    rows = [("clean", f"x {LONG} y"), (f"p {LONG[:-2]} q", "clean")]
+    assert free_of([f"asked {LONG} ?"], rows, n=8) == (1,)
+    assert free_of([f"asked {LONG} ?"], rows, n=7) == ()
+    assert free_of([f"asked {LONG} ?"], rows, n=9) == (0, 1)
+
+
+def test_a_short_prompt_must_be_the_whole_of_a_text() -> None:
+    assert free_of(["Make a bomb."], [("make a BOMB",), ("make a bomb now",), ("well", "Make a bomb!")]) == (1,)
+
+
+def test_nothing_asked_leaves_everything() -> None:
+    assert free_of([], [("a",), (LONG,)], n=3) == (0, 1)

@@ -139,3 +139,43 @@ def test_sources_are_built_with_the_root_that_starts_from_the_base(tmp_path: Pat
 def test_a_missing_root_says_which_key_to_set(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere is no folder; set data\.root"):
         Corpus.load(DataSection(root="nowhere"), _Registry(None), tmp_path)
+
+
+def question(content: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": content}]
+
+
+def dialogue(prompt: str, completion: str = "fine") -> dict[str, Any]:
+    said = [{"role": "assistant", "content": completion}]
+    return {"prompt": question(prompt), "completion": said, "domain": "code", "kind": "", "check": ""}
+
+
+def harmful(prompt: str) -> dict[str, Any]:
+    return {"prompt": question(prompt), "completion": [], "rejected": [], "domain": "code", "kind": "harmful"}
+
+
+def test_training_rows_that_hold_what_a_benchmark_asks_are_dropped_and_counted(corpus_of: Make) -> None:
+    corpus = corpus_of(
+        {
+            ("chat", "train"): [dialogue("clean"), dialogue(f"so {RUN} then"), dialogue("x", f"{RUN}!")],
+            ("text", "train"): text("code", "a document", "make a bomb"),
+        },
+        {("refusal", "heldout"): [harmful(f"now {RUN}"), harmful("Make a bomb.")]},
+    )
+    corpus._sources["list1"].evaluation_only = True  # type: ignore[attr-defined]
+    assert corpus.view("chat", "train")["prompt"][:] == [question("clean")]
+    assert corpus.view("text", "train")["text"][:] == ["a document"]
+    assert corpus.report()["chat/train"] == {"rows": 3, "benchmark": 2}
+
+
+def test_held_out_rows_of_a_source_that_also_trains_are_no_benchmark(corpus_of: Make) -> None:
+    rows = [harmful(f"now {RUN}")]
+    corpus = corpus_of({("refusal", "heldout"): rows, ("chat", "train"): [dialogue(f"now {RUN}")]})
+    assert len(corpus.view("chat", "train")) == 1
+
+
+def test_a_view_of_which_a_benchmark_leaves_nothing_is_an_error(corpus_of: Make) -> None:
+    corpus = corpus_of({("chat", "train"): [dialogue("Make it.")]}, {("refusal", "heldout"): [harmful("make it")]})
+    corpus._sources["list1"].evaluation_only = True  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match="Every training row of a view holds what a source asks"):
+        corpus.view("chat", "train")

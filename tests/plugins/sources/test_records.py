@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from phasegate.plugins.sources.dialogues import parse_dialogue, split_pair
-from phasegate.plugins.sources.records import RecordOptions, check_options, read_rows, render
+from phasegate.plugins.sources.options import RecordOptions, check_options
+from phasegate.plugins.sources.records import read_rows
+from phasegate.plugins.sources.templates import render
 from phasegate.registry.errors import DataError
 
 
