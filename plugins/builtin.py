@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..registry.components import (
+    AnchorSpec,
     Component,
     GateSpec,
     LossSpec,
@@ -51,6 +52,15 @@ def phasegate_components() -> Iterable[Component]:
         provides=("dialogue",),
         cost_driver="annotation",
     )
+    yield PhaseSpec(
+        name="safety",
+        target=_at("phases.safety:Safety"),
+        config=_at("phases.safety:SafetyConfig"),
+        summary="Teaches to refuse what is harmful and to answer everything that only looks like it.",
+        requires=("dialogue",),
+        provides=("refusals",),
+        cost_driver="red-team",
+    )
     yield RouterSpec(
         name="linear",
         target=_at("routers.linear:LinearRouter"),
@@ -76,10 +86,43 @@ def phasegate_components() -> Iterable[Component]:
         summary="Balances load without a gradient, by a bias that only changes which experts are selected.",
     )
     yield LossSpec(
+        name="anchor",
+        target=_at("losses.anchor:AnchorPenalty"),
+        config=_at("losses.options:AnchorLossConfig"),
+        summary="Keeps the model's safety anchor seeing what it saw when it was captured.",
+    )
+    yield AnchorSpec(
+        name="half-space",
+        target=_at("anchors.half_space:HalfSpace"),
+        config=_at("anchors.options:HalfSpaceConfig"),
+        summary="A linear monitor on the final hidden state, with a promised share of false positives.",
+    )
+    yield LossSpec(
         name="domain-entropy",
         target=_at("losses.domain_entropy:DomainEntropy"),
         config=_at("losses.options:DomainEntropyConfig"),
         summary="Narrows the experts that each domain uses towards a target entropy.",
+    )
+    yield LossSpec(
+        name="harm-avoidance",
+        target=_at("losses.harm_avoidance:HarmAvoidance"),
+        config=_at("losses.options:HarmAvoidanceConfig"),
+        summary="Makes safe answers to harmful prompts likely, and compliance unlikely.",
+        objectives=("contrast",),
+    )
+    yield LossSpec(
+        name="over-refusal",
+        target=_at("losses.over_refusal:OverRefusal"),
+        config=_at("losses.options:OverRefusalConfig"),
+        summary="Makes help likelier than a refusal, by a margin, where a prompt is legitimate.",
+        objectives=("contrast",),
+    )
+    yield LossSpec(
+        name="domain-helpfulness",
+        target=_at("losses.domain_helpfulness:DomainHelpfulness"),
+        config=_at("losses.options:DomainHelpfulnessConfig"),
+        summary="Keeps the answers to professional questions likely.",
+        objectives=("contrast",),
     )
     yield ModelSpec(
         name="moe",
@@ -149,6 +192,20 @@ def phasegate_components() -> Iterable[Component]:
         config=_at("gates.judge:JudgeConfig"),
         summary="Sampled answers judged against the known truth.",
         metrics=("score", "score/*"),
+    )
+    yield GateSpec(
+        name="needle",
+        target=_at("gates.needle:NeedleGate"),
+        config=_at("gates.needle:NeedleConfig"),
+        summary="Share of pass keys found in long documents, by length and depth.",
+        metrics=("acc", "acc/*"),
+    )
+    yield GateSpec(
+        name="refusal",
+        target=_at("gates.refusal:RefusalGate"),
+        config=_at("gates.refusal:RefusalConfig"),
+        summary="Harmful prompts refused and all others answered, judged from both sides.",
+        metrics=("refused/*", "complied/*", "answered", "answered/*", "over_refused", "balanced"),
     )
     yield GateSpec(
         name="routing",

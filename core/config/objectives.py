@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from ...registry.errors import PhasegateError
 from ...registry.options import parse
+from .contrast import check_contrast
 from .problems import Problems
 from .schema import Experiment
 
@@ -40,13 +43,30 @@ class ProbeOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnchorOptions:
-    """Capturing a safety anchor: which kinds of the view are harmful, which are benign (all others if not given),
-    the share of benign held-out prompts that may be vetoed, and the share of prompts kept for calibration."""
+    """Capturing a safety anchor: which kinds of the view are harmful, and which benign (all others if not given).
+
+    ``false_positives`` is the share of benign prompts that may be vetoed, at the prompt and in the answer together.
+    ``calibration`` is the share of prompts on which thresholds are set, ``measured`` the share on which nothing is set
+    and the rates are measured; the anchor learns from the rest. ``prompts`` caps each side. Answers are looked at at
+    every ``every``-th token and at their end (0: only prompts are). ``refusal`` is what is answered instead of what
+    was vetoed (if not given, the completion that most harmful rows have).
+    """
 
     harmful: tuple[str, ...] = ("harmful",)
     benign: tuple[str, ...] = ()
-    false_positives: float = 0.02
-    calibration: float = 0.3
+    false_positives: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.02
+    calibration: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3
+    measured: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    prompts: Annotated[int, Field(ge=1)] | None = 4000
+    every: Annotated[int, Field(ge=0)] = 8
+    refusal: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.calibration + self.measured >= 1.0:
+            raise ValueError(
+                f"calibration {self.calibration} and measured {self.measured} leave no prompts for the anchor to "
+                "learn from; make their sum less than 1"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +90,10 @@ OPTIONS: Mapping[str, type] = {"anchor": AnchorOptions, "draft": DraftOptions, "
 
 
 def check_objectives(experiment: Experiment, problems: Problems) -> None:
-    """Note options that a step's objective does not take, and an anchor where none belongs or one is missing."""
+    """Note options that a step's objective does not take, an anchor where none belongs or one is missing, and a loss
+    that needs an anchor before any was captured."""
+    check_contrast(experiment, problems)
+    captured = False
     for name, phase in experiment.phases.items():
         for step, section in phase.steps.items():
             path = ("phases", name, "steps", step)
@@ -81,6 +104,14 @@ def check_objectives(experiment: Experiment, problems: Problems) -> None:
                     parse(config, section.options, f"{label} ({section.objective})")
                 except PhasegateError as error:
                     problems.add((*path, "options"), str(error))
+            for loss, term in section.losses.items():
+                if term.use.rpartition(":")[2] == "anchor" and not captured:
+                    text = (
+                        f"{label}.losses.{loss} holds a safety anchor in place, but no earlier step captures one; put "
+                        "a step with objective: anchor before it, or remove the loss."
+                    )
+                    problems.add((*path, "losses", loss), text)
+            captured = captured or section.objective == "anchor"
             if section.objective == "anchor" and section.anchor is None:
                 problems.add(path, f"{label} captures an anchor but names none; set anchor, such as half-space.")
             if section.objective != "anchor" and section.anchor is not None:

@@ -12,6 +12,8 @@ import torch
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from ...registry.errors import StoreError
+from .companions import attach, companions_of, hand_over
+from .guarded import GUARDED
 from .loading import load_model, save_model
 from .modeling import PhasegateMoeForCausalLM
 from .parameters import routers_of
@@ -28,37 +30,55 @@ _BIAS = ".gate.selection_bias"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportReport:
     """What an export wrote. ``needs_import`` is the module to import before ``from_pretrained``, None where plain
-    transformers suffices; ``reason`` says why, in one sentence."""
+    transformers suffices; ``reason`` says why, in one sentence. ``guarded`` says that the model has a safety anchor, so
+    that only ``phasegate.load`` reads it; ``dropped`` that its anchor was left out."""
 
     folder: Path
     model_type: str
     needs_import: str | None
     reason: str
+    guarded: bool = False
+    dropped: bool = False
 
 
-def export_model(folder_in: str | os.PathLike[str], folder_out: str | os.PathLike[str], registry: Any) -> ExportReport:
+def export_model(
+    folder_in: str | os.PathLike[str], folder_out: str | os.PathLike[str], registry: Any, *, drop_anchor: bool = False
+) -> ExportReport:
     """Write the model and tokenizer of ``folder_in`` to the new folder ``folder_out`` for use without phasegate.
 
     A model whose routers compute what a stock router computes becomes a stock Qwen3-MoE; any other keeps its own
-    model type, and the report says what it then needs. Raises ``StoreError`` when the input cannot be read or
-    ``folder_out`` exists and is not empty; nothing half-written stays behind.
+    model type, and the report says what it then needs. What travels with the model goes along. A model with a safety
+    anchor becomes a folder that only ``phasegate.load`` reads, unless ``drop_anchor`` leaves the anchor out.
+    Raises ``StoreError`` when the input cannot be read or ``folder_out`` exists and is not empty; nothing half-written
+    stays behind.
     """
     target = Path(folder_out)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise StoreError(f"'{target}' already exists and is not an empty folder; export to a new one.")
     model = load_model(folder_in, registry)
     tokenizer = load_tokenizer(folder_in)
+    dropped = drop_anchor and "anchor" in companions_of(model)
+    if dropped:
+        attach(model, "anchor", None)
+    guarded = "anchor" in companions_of(model)
     model, needs_import, reason = _portable(model)
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     partial.mkdir(parents=True)
     try:
-        save_model(model, tokenizer, partial)
+        save_model(model, tokenizer, partial, guarded=guarded)
         if target.exists():
             target.rmdir()
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return ExportReport(folder=target, model_type=model.config.model_type, needs_import=needs_import, reason=reason)
+    return ExportReport(
+        folder=target,
+        model_type=GUARDED if guarded else model.config.model_type,
+        needs_import=None if guarded else needs_import,
+        reason="the model has a safety anchor, which only phasegate.load puts in place" if guarded else reason,
+        guarded=guarded,
+        dropped=dropped,
+    )
 
 
 def _portable(model: PreTrainedModel) -> tuple[PreTrainedModel, str | None, str]:
@@ -85,6 +105,7 @@ def _as_qwen3(model: PhasegateMoeForCausalLM, normalised: bool) -> Qwen3MoeForCa
     stock.load_state_dict(weights, strict=True, assign=True)
     stock.tie_weights()
     stock.generation_config = model.generation_config
+    hand_over(model, stock)
     return stock
 
 

@@ -15,6 +15,7 @@ from ...registry.current import using
 from ...registry.errors import StoreError
 from . import modeling  # noqa: F401  registers phasegate_moe
 from .companions import load_companions, save_companions
+from .guarded import VARIANT, guarded_options, hide
 from .tokenizer import stop_tokens
 
 if TYPE_CHECKING:
@@ -30,13 +31,22 @@ def align_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast)
     model.generation_config.bos_token_id = tokenizer.bos_token_id
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: str | os.PathLike[str]) -> None:
-    """Write weights (safetensors), configuration, generation configuration, tokenizer and companions to ``folder``."""
+def save_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: str | os.PathLike[str],
+    *,
+    guarded: bool = False,
+) -> None:
+    """Write weights (safetensors), configuration, generation configuration, tokenizer and companions to ``folder``;
+    ``guarded`` so that only ``load_model`` reads it (see ``guarded``)."""
     align_generation(model, tokenizer)
     try:
-        model.save_pretrained(folder)
+        save_companions(model, Path(folder))  # first: the configuration holds their digest
+        model.save_pretrained(folder, variant=VARIANT if guarded else None)
         tokenizer.save_pretrained(folder)
-        save_companions(model, Path(folder))
+        if guarded:
+            hide(Path(folder))
     except (OSError, SafetensorError) as error:
         raise StoreError(
             f"The model cannot be written to '{os.fspath(folder)}': {error}; free space or choose another folder."
@@ -46,8 +56,9 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folde
 def load_model(folder: str | os.PathLike[str], registry: Any) -> PreTrainedModel:
     """Read a model with its companions from a local folder, bit for bit, in the dtype it was saved in.
 
-    ``registry`` resolves its router. Raises ``StoreError`` when the folder holds no model, when a file is damaged,
-    or when weights are missing or left over (the library would fill those at random and only log it).
+    ``registry`` resolves its router and its anchor. Raises ``StoreError`` when the folder holds no model, when a file
+    is damaged, when weights are missing or left over (the library would fill those at random and only log it), or
+    when what was saved beside it is not there as it was saved.
     """
     path = Path(folder)
     if not (path / "config.json").is_file():
@@ -55,7 +66,7 @@ def load_model(folder: str | os.PathLike[str], registry: Any) -> PreTrainedModel
             f"'{path}' holds no model (no config.json); give the folder of a stage checkpoint or an export."
         )
     with using(registry):
-        model = read_model(path, local_files_only=True)
+        model = read_model(path, local_files_only=True, **guarded_options(path))
     load_companions(model, path, registry)
     return model
 

@@ -103,10 +103,14 @@ def load_tokenizer(path: str | os.PathLike[str], chat_template: str | None = Non
 
     A tokenizer without padding token pads with its end token. Raises ``ConfigError`` when nothing readable is there.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedConfig
 
+    from .guarded import is_guarded
+
+    # The library would look for the tokenizer's class by a model type that it does not know, and warn.
+    options = {"config": PreTrainedConfig()} if is_guarded(path) else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(os.fspath(path))
+        tokenizer = AutoTokenizer.from_pretrained(os.fspath(path), **options)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"No tokenizer can be read from '{os.fspath(path)}' ({_first_line(error)}); give a folder with "

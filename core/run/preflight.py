@@ -9,7 +9,7 @@ from .plan import Plan
 
 #: ``module:function`` by objective, called as ``function(plan, label, section)``; raises ``PhasegateError``.
 CHECKS: Mapping[str, str] = {
-    "anchor": "..data.two_sided:check_two_sided",
+    "anchor": ".anchoring:check_anchor",
     "contrast": "..data.two_sided:check_two_sided",
     "draft": ".drafting:check_draft",
     "probes": "..data.questions:check_questions",

@@ -9,6 +9,11 @@ from pydantic import Field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnchorLossConfig:
+    """No options: what is looked at is the anchor's own choice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BalanceConfig:
     """``window``: optimiser steps that the load looks back on; below 16 it may miss batch types (SPEC 2B.3)."""
 
@@ -35,10 +40,35 @@ class DomainEntropyConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DomainHelpfulnessConfig:
+    """``kinds``: the professional ones, whose answers are to be kept."""
+
+    kinds: tuple[str, ...] = ("medical", "legal", "security")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HarmAvoidanceConfig:
+    """``kinds``: those that are to be refused; ``unlikelihood``: weight of the part that makes what should not be said
+    unlikely."""
+
+    kinds: tuple[str, ...] = ("harmful",)
+    unlikelihood: Annotated[float, Field(ge=0.0)] = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LossFreeBiasConfig:
     """``rate``: how far a bias moves per optimiser step, in units of probability."""
 
     rate: Annotated[float, Field(gt=0.0)] = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverRefusalConfig:
+    """``kinds``: those that are to be answered although they may look harmful; ``margin``: by how many nats per token
+    an answer is to be likelier than a refusal."""
+
+    kinds: tuple[str, ...] = ("benign", "medical", "legal", "security")
+    margin: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
