@@ -132,6 +132,9 @@ def free_of(asked: Iterable[str], rows: Iterable[Sequence[str]], n: int = 13) ->
         hashes = words.hashes(text)
         if len(hashes) < n:
             return tuple(hashes) in short
-        return bool(len(wanted)) and bool(np.isin(_spans(np.array(hashes, dtype=np.uint64), n), wanted).any())
+        if not len(wanted):
+            return False
+        runs = _spans(np.array(hashes, dtype=np.uint64), n)
+        return bool((wanted[np.minimum(np.searchsorted(wanted, runs), len(wanted) - 1)] == runs).any())
 
     return tuple(number for number, texts in enumerate(rows) if not any(shared(text) for text in texts))
