@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from phasegate.core.cli.app import main
+
 
 def test_a_plan_of_the_preset_counts_its_cost_and_imports_neither_torch_nor_datasets(tmp_path: Path) -> None:
     code = (
@@ -24,4 +27,41 @@ def test_a_plan_of_the_preset_counts_its_cost_and_imports_neither_torch_nor_data
     assert plan["parameters"]["total"] == 98_304 + 3 * (16_384 + 110_592 + 576 + 160) + 64
     assert [stage["phase"] for stage in plan["stages"]] == ["foundation", "specialization", "alignment"]
     assert not any(stage["cached"] for stage in plan["stages"])
+    budget = plan["budget"]
+    assert [phase["phase"] for phase in budget["phases"]] == [stage["phase"] for stage in plan["stages"]]
+    assert sum(phase["tokens"] for phase in budget["phases"]) == budget["tokens"] == plan["tokens"]
+    assert sum(phase["share"] for phase in budget["phases"]) == pytest.approx(1.0)
+    # foundation: 1800 steps of 16 rows of 64 tokens, each at six times the weights it meets and 12 * 3 * 64 * 64
+    first = budget["phases"][0]
+    assert first["tokens"] == 1800 * 16 * 64
+    met = 3 * (16_384 + 3 * 64 * 64 + 9 * 64) + 1536 * 64
+    assert first["training_flops"] == first["tokens"] * (6 * met + 12 * 3 * 64 * 64)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_device_is_a_mistake_with_its_place_and_the_nearest_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", "ncas-nano", "--set", "hardware.device=h20"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --set hardware.device=h20: there is no device 'h20'. Did you mean 'h200'?")
+    assert error.count("\n") == 1
+
+
+def test_hours_and_cost_follow_the_hardware_of_the_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for devices in (1, 2):
+        with pytest.raises(SystemExit):
+            main(["plan", "ncas-nano", "--json", "--set", f"hardware={{device: cpu, devices: {devices}, price: 1.5}}"])
+        found.append(json.loads(capsys.readouterr().out)["budget"])
+    one, two = found
+    assert one["hours"] == pytest.approx(one["flops"] / (0.4 * 0.1e12) / 3600)
+    assert two["hours"] == pytest.approx(one["hours"] / 2)
+    assert two["cost"] == pytest.approx(one["cost"]) == pytest.approx(one["hours"] * 1.5)
+    assert (one["hardware"]["price_per_device_hour"], one["hardware"]["price_assumed"]) == (1.5, False)
