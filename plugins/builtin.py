@@ -158,6 +158,24 @@ def phasegate_components() -> Iterable[Component]:
         views=("text", "chat", "preference", "choice", "refusal", "unknown", "needle"),
     )
     yield GateSpec(
+        name="anchor",
+        target=_at("gates.anchor:AnchorGate"),
+        config=_at("gates.anchor:AnchorGateConfig"),
+        summary="What the safety anchor finds on held-out prompts, what it stops wrongly, and what is said with it.",
+        metrics=(
+            "detected",
+            "detected/*",
+            "false_positive_rate",
+            "false_positive_rate/*",
+            "auroc",
+            "auroc/*",
+            "blocked",
+            "refused_guarded",
+            "answered_guarded",
+            "answered_guarded/*",
+        ),
+    )
+    yield GateSpec(
         name="choice",
         target=_at("gates.choice:ChoiceGate"),
         config=_at("gates.choice:ChoiceConfig"),

@@ -19,15 +19,17 @@ class Answers:
     """What a model answered to B prompts, after vetoes and abstentions.
 
     ``sequences`` holds prompts and answers as the library's ``generate`` returns them, ``texts`` the answers without
-    special tokens. ``vetoed`` says where the safety anchor put a refusal in place of an answer. With confidence:
-    ``confidence`` is the calibrated probability that the answer is right, ``token_confidence`` that of every new token
-    (NaN behind an answer's end, and where another text took its place), ``abstained`` where the probes decide not to
-    answer; a vetoed answer has the confidence NaN, and one that was withheld keeps its own.
+    special tokens. ``vetoed`` says where the safety anchor put a refusal in place of an answer, ``withheld`` where
+    "I don't know" stands in its place. With confidence: ``confidence`` is the calibrated probability that the answer
+    is right (NaN where it was vetoed; that of the withheld answer where it was withheld), ``token_confidence`` that of
+    every new token (NaN behind an answer's end, and where another text stands), ``abstained`` where the probes decide
+    that it is better not to answer, whether or not the answer was withheld.
     """
 
     sequences: torch.Tensor  # shape: (B, T + T_new)
     texts: tuple[str, ...]
     vetoed: torch.Tensor  # shape: (B,), bool
+    withheld: torch.Tensor  # shape: (B,), bool
     confidence: torch.Tensor | None = None  # shape: (B,)
     token_confidence: torch.Tensor | None = None  # shape: (B, T_new)
     abstained: torch.Tensor | None = None  # shape: (B,), bool

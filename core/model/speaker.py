@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from .anchors import Guard
+    from .probes import Reading
 
 ABSTENTION = "I don't know."
 
@@ -31,18 +31,15 @@ class Speaker:
         self.model = model
         self.tokenizer = tokenizer
         self._assistant: Any = None
-        stale = [name for name, companion in companions_of(model).items() if _stale(companion, model)]
-        if stale:
-            warnings.warn(
-                f"the model's {' and '.join(stale)} belong to other weights than it has now, so what was measured of "
-                "them does not hold; fit them again after the last phase that trains the model",
-                stacklevel=2,
-            )
 
     @property
     def companions(self) -> Mapping[str, Any]:
         """What travels with the model, by name: ``anchor``, ``draft``, ``probes``."""
         return companions_of(self.model)
+
+    def stale(self) -> tuple[str, ...]:
+        """Names of companions that belong to other weights than the model has now; reads all weights."""
+        return tuple(name for name, one in self.companions.items() if hasattr(one, "stale") and one.stale(self.model))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model's ``forward``."""
@@ -65,7 +62,7 @@ class Speaker:
         messages: Any = None,
         confidence: bool = False,
         abstain: bool | str = False,
-        domain: str | None = None,
+        domain: str | Sequence[str] | None = None,
         speculative: bool | None = None,
         **kwargs: Any,
     ) -> Answers:
@@ -73,9 +70,10 @@ class Speaker:
         list of them). Further arguments go to the library's ``generate``.
 
         With a safety anchor, a vetoed prompt or answer becomes the guard's refusal. ``confidence`` adds what the
-        probes say, for questions of ``domain``; ``abstain`` puts "I don't know." (or the text it is given) in place of
-        answers on which they decide not to answer. ``speculative`` lets the draft model propose tokens. A model whose
-        anchor fails says nothing: errors are raised, and hidden states that are no numbers are a veto.
+        probes say, for questions of ``domain`` (one for all or one per prompt; None is the strictest); ``abstain`` puts
+        "I don't know." (or the text it is given) in place of answers on which they decide not to answer.
+        ``speculative`` lets the draft model propose tokens. A model whose anchor fails says nothing: errors are raised,
+        and hidden states that are no numbers are a veto.
         Random state changes only if ``do_sample`` draws. Raises ``ConfigError`` for what the model does not have.
         """
         ids, mask = self._prompts(input_ids, kwargs.pop("attention_mask", None), text, messages)
@@ -101,8 +99,13 @@ class Speaker:
             states = self._states(sequences, torch.cat([mask, spoken.to(mask.dtype)], 1), probes is not None)
         if guard is not None and states:
             vetoed = vetoed | guard.vetoes_answers(states[-1][:, width:], spoken)
-        known = self._confidence(probes, states, width, spoken, domain) if probes is not None else None
-        return self._answers(sequences[:, :width], new, spoken, vetoed, known, abstain, guard)
+        reading = None
+        if probes is not None and states:
+            if domain is not None and not isinstance(domain, str):
+                domain = [one for one in domain for _ in range(rows)]
+            reading = probes.read(states, width - 1, spoken, domain)
+        answers = self._spoken(sequences[:, :width], new, vetoed, reading, abstain, guard)
+        return answers if probes is None else _with_confidence(answers, width, reading)
 
     # ---- prompts
 
@@ -111,7 +114,8 @@ class Speaker:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if sum(given is not None for given in (ids, text, messages)) != 1:
             raise ConfigError("generate takes one of input_ids, text and messages; give exactly one of them.")
-        device = self.model.device
+        if not len(next(given for given in (ids, text, messages) if given is not None)):
+            raise ConfigError("generate was given no prompt; give at least one.")
         if ids is None:
             if messages is not None and not self.tokenizer.chat_template:
                 raise ConfigError("The model's tokenizer has no chat template to pose messages with; give text.")
@@ -122,13 +126,13 @@ class Speaker:
             certain = pad is not None and pad not in self._ends({})
             mask = (ids != pad).long() if certain else torch.ones_like(ids)
         if not ids.numel():
-            raise ConfigError("generate was given no prompt; give at least one token.")
+            raise ConfigError("generate was given a prompt without tokens; give at least one.")
         if not bool(mask[:, -1].all()):
             raise ConfigError(
                 "The prompts are padded on the right, so that answers would follow padding; pad them on the left "
                 "(padding_side='left')."
             )
-        return ids.to(device), mask.to(device)
+        return ids.to(self.model.device), mask.to(self.model.device)
 
     def _refuse(self, kwargs: Mapping[str, Any], *, watched: bool) -> None:
         if kwargs.get("return_dict_in_generate"):
@@ -181,48 +185,44 @@ class Speaker:
         )
         return tuple(found.hidden_states) if every else (found.last_hidden_state,)
 
-    def _confidence(
-        self, probes: Any, states: tuple[torch.Tensor, ...], width: int, spoken: torch.Tensor, domain: str | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Per token (B, T_new), per answer (B,), and where to abstain (B,)."""
-        raise AssertionError
-
     # ---- answers
 
-    def _answers(
+    def _spoken(
         self,
         prompts: torch.Tensor,
         new: torch.Tensor,
-        spoken: torch.Tensor,
         vetoed: torch.Tensor,
-        known: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None,
+        reading: Reading | None,
         abstain: bool | str,
         guard: Guard | None,
     ) -> Answers:
+        """The answers with another text in place of those that must not, or should rather not, be given."""
         pad = self.model.generation_config.pad_token_id or 0
-        replaced = vetoed
-        if known is not None and abstain:
-            withheld = known[2] & ~vetoed
+        withheld = torch.zeros_like(vetoed)
+        if abstain and reading is not None:
+            withheld = ~reading.answer & ~vetoed
             text = abstain if isinstance(abstain, str) else ABSTENTION
             new = replace_rows(new, withheld, encode_answer(self.tokenizer, text), pad)
-            replaced = replaced | withheld
         if guard is not None:
             new = replace_rows(new, vetoed, encode_answer(self.tokenizer, guard.refusal), pad)
-        texts = [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
-        answers = Answers(sequences=torch.cat([prompts, new], 1), texts=tuple(texts), vetoed=vetoed)
-        if known is None:
-            return answers
-        tokens = torch.full(new.shape, torch.nan, device=new.device)
-        tokens[:, : spoken.shape[1]] = known[0].masked_fill(~spoken, torch.nan)
-        tokens[replaced] = torch.nan
-        return replace(
-            answers,
-            token_confidence=tokens,
-            confidence=known[1].masked_fill(vetoed, torch.nan),
-            abstained=known[2] & ~vetoed,
+        texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
+        return Answers(
+            sequences=torch.cat([prompts, new], 1),
+            texts=tuple(text.strip() for text in texts),
+            vetoed=vetoed,
+            withheld=withheld,
         )
 
 
-def _stale(companion: Any, model: Any) -> bool:
-    stale = getattr(companion, "stale", None)
-    return bool(stale is not None and stale(model))
+def _with_confidence(answers: Answers, width: int, reading: Reading | None) -> Answers:
+    """Add what the probes read; nothing was read where every prompt was vetoed."""
+    rows, length = answers.sequences[:, width:].shape
+    tokens = torch.full((rows, length), torch.nan, device=answers.sequences.device)
+    confidence = torch.full((rows,), torch.nan, device=answers.sequences.device)
+    abstained = torch.zeros_like(answers.vetoed)
+    if reading is not None:
+        tokens[:, : reading.tokens.shape[1]] = reading.tokens
+        tokens[answers.vetoed | answers.withheld] = torch.nan
+        confidence = reading.calibrated.masked_fill(answers.vetoed, torch.nan)
+        abstained = ~reading.answer & ~answers.vetoed
+    return replace(answers, token_confidence=tokens, confidence=confidence, abstained=abstained)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,14 @@ def load(
 
     registry = Plugins.load(tuple(plugins)).components()
     checkpoint = find_checkpoint(folder, store)
-    return Speaker(load_model(checkpoint, registry), load_tokenizer(checkpoint))
+    speaker = Speaker(load_model(checkpoint, registry), load_tokenizer(checkpoint))
+    if stale := speaker.stale():
+        warnings.warn(
+            f"the {' and '.join(stale)} of the model in {checkpoint} belong to other weights than it has now, so what "
+            "was measured of them does not hold; fit them again after the last step that trains the model",
+            stacklevel=3,
+        )
+    return speaker
 
 
 def find_checkpoint(name: str | os.PathLike[str], store: str | os.PathLike[str] | None = None) -> Path:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -9,8 +10,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 import torch
 from phasegate.core.config.schema import Ref
+from phasegate.core.model.anchors import Guard
 from phasegate.core.model.builder import ModelContext
+from phasegate.core.model.companions import trunk_digest
 from phasegate.core.model.tokenizer import train_tokenizer
+from phasegate.registry.components import AnchorSpec
+from phasegate.registry.entries import Entry
 from phasegate.registry.plugins import Plugins
 from phasegate.registry.registry import Registry
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -82,3 +87,60 @@ def build(context: Context) -> Build:
 @pytest.fixture
 def ids() -> torch.Tensor:
     return torch.randint(5, 290, (2, 16), generator=torch.Generator().manual_seed(7))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaneConfig:
+    """``at``: where the plane is."""
+
+    at: float = 0.0
+
+
+class Plane:
+    """A safety anchor for tests: vetoes states whose first number is above ``at``."""
+
+    def __init__(self, config: PlaneConfig) -> None:
+        self.config = config
+        self.weight = torch.tensor([1.0])
+
+    def capture(self, model: Any, material: Any) -> None:
+        """Nothing is learnt."""
+
+    def score(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden[..., 0] * self.weight.to(hidden.device) - self.config.at
+
+    def penalty(self, model: Any, turn: int | None = None) -> torch.Tensor:
+        return torch.zeros(())
+
+    def save(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        return {"seen": 3}, {"weight": self.weight}
+
+    def restore(self, facts: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+        if facts["seen"] != 3:
+            raise ValueError("it has seen something else")
+        self.weight = tensors["weight"]
+
+
+@pytest.fixture(scope="session")
+def with_plane(registry: Registry) -> Registry:
+    """The built-ins and the anchor ``elsewhere:plane``."""
+    spec = AnchorSpec(name="plane", target=Plane, config=PlaneConfig, revision=2)
+    return Registry((*registry, Entry(dist="elsewhere", version="1", component=spec)))
+
+
+@pytest.fixture
+def make_guard() -> Callable[..., Guard]:
+    """A guard over the plane at ``at``; by default it vetoes nothing."""
+
+    def make(model: Any, at: float = 1e9, **changes: Any) -> Guard:
+        settings: dict[str, Any] = {
+            "reference": "elsewhere:plane",
+            "revision": 2,
+            "options": {"at": at},
+            "anchor": Plane(PlaneConfig(at=at)),
+            "digest": trunk_digest(model),
+            "refusal": "no .",
+        }
+        return Guard(**(settings | changes))
+
+    return make
