@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from .intervals import Interval, t_quantile
 from .routing import Array
 
+#: Where the gate leaves its tables, in its folder.
+TABLES = "ablation.json"
+
 #: The paper's table 7.4 has four of nine experts, in points of its quality score: mean, most affected domain, its drop.
 PAPER: tuple[Mapping[str, Any], ...] = (
     {"expert": "E1", "mean": -4.2, "most": "programming", "drop": -11.3},

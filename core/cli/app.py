@@ -39,6 +39,9 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
         help="List what an experiment can name.", module="components", name="components_app", group=True
     ),
     "plugins": Subcommand(help="List and examine plugins.", module="plugins", name="plugins_app", group=True),
+    "ablation": Subcommand(help="Show what a trained model loses without each of its experts.", module="ablation"),
+    "compare": Subcommand(help="Pose a prompt to the model after every phase of a run.", module="compare"),
+    "changes": Subcommand(help="Show what each phase of a run changed in the weights.", module="changes"),
     "export": Subcommand(help="Write a trained stage for use with plain transformers.", module="export"),
 }
 

@@ -13,6 +13,7 @@ import numpy as np
 from ...core.model.ablating import Mode, without_experts
 from ...evals.ablation import (
     PAPER,
+    TABLES,
     Effect,
     agreement,
     busiest,
@@ -30,7 +31,6 @@ from .choice_without import choice_rows
 from .measuring import NotMeasured, check_finite, or_missing
 from .texts import Texts, heldout_texts
 
-TABLES = "ablation.json"
 _METRICS = ("match", "match_experts", "least_harm", "least_harm_single")
 
 Experts = Mapping[int, Sequence[int]]

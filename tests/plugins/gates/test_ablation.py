@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from phasegate.core.model.parameters import routers_of
+from phasegate.evals.ablation import TABLES
 from phasegate.evals.context import MeasureContext
 from phasegate.evals.criteria import Criterion, judge
-from phasegate.plugins.gates.ablation import TABLES, AblationConfig, AblationGate
+from phasegate.plugins.gates.ablation import AblationConfig, AblationGate
 from phasegate.registry.plugins import Plugins
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
