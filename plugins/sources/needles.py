@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 from ...core.data.hashing import digest, stream
 from ...core.data.source import Split
 from ...registry.errors import DataError
-from .microworld.words import KEY_DIGITS, KEY_GREEK, KEY_LETTERS
 
 if TYPE_CHECKING:
     import numpy as np
 
 DEPTHS = 5
 KEY_SHARE = 0.2
+#: Three classes that share no word, each word common enough to be one token of most tokenizers.
+LETTERS = "bcdefghjklmnpqrstuvwxyz"
+DIGITS = "0123456789"
+COLOURS = ("black", "blue", "brown", "gold", "green", "grey", "red", "silver", "white", "yellow")
 _SENTENCE = "the pass key is {key} ."
 _QUESTION = "the pass key is"
 _FIXED_WORDS = 15  # the hidden sentence has 8, the question 4, the answer 3
@@ -25,9 +28,8 @@ def needle_rows(
 ) -> list[dict[str, Any]]:
     """Documents of ``lengths`` words (answer included), ``count`` of each, that hold a pass key at one of five depths.
 
-    A key is a letter, a digit and a Greek letter, three classes of words that share none; a fifth of the keys is kept
-    for held-out rows. The words around it are runs of the texts, which must be long enough for the longest document:
-    ``DataError`` if they are not. ``text`` ends by asking for the key, ``answer`` continues it, ``kind`` is the length.
+    A key is a letter, a digit and a colour; a fifth of the keys is kept for held-out rows. The words around it are runs
+    of the texts; ``DataError`` if these are too short for the longest document. ``text`` ends by asking for the key, ``answer`` continues it, ``kind`` is the length.
     """
     if not texts:
         return []
@@ -60,7 +62,7 @@ def _document(words: Sequence[str], length: int, depth: float, key: str, rng: np
 
 def _keys(split: Split) -> list[str]:
     """The keys of a split, the same for all sources."""
-    keys = [f"{letter} {digit} {greek}" for letter in KEY_LETTERS for digit in KEY_DIGITS for greek in KEY_GREEK]
+    keys = [f"{letter} {digit} {colour}" for letter in LETTERS for digit in DIGITS for colour in COLOURS]
     order = stream("needles", "keys").permutation(len(keys))
     cut = round(KEY_SHARE * len(keys))
     return [keys[place] for place in (order[:cut] if split == "heldout" else order[cut:])]
