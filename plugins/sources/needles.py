@@ -29,7 +29,8 @@ def needle_rows(
     """Documents of ``lengths`` words (answer included), ``count`` of each, that hold a pass key at one of five depths.
 
     A key is a letter, a digit and a colour; a fifth of the keys is kept for held-out rows. The words around it are runs
-    of the texts; ``DataError`` if these are too short for the longest document. ``text`` ends by asking for the key, ``answer`` continues it, ``kind`` is the length.
+    of the texts; ``DataError`` if these are too short for the longest document. ``text`` ends by asking for the key,
+    ``answer`` continues it, ``kind`` is the length.
     """
     if not texts:
         return []
