@@ -90,3 +90,11 @@ def test_a_data_set_with_code_is_never_run(context: Context, tmp_path: Path) -> 
 def test_a_missing_field_is_not_taken_for_a_loading_error(context: Context, folder: Path) -> None:
     with pytest.raises(DataError, match="without the field 'text'"):
         hub(context(), fields={}).load("text", "train")
+
+
+def test_records_become_questions_and_refusals_as_in_files(context: Context, folder: Path) -> None:
+    asked = hub(context(), view="unknown", fields={"question": "{q}?", "answer": "{a}"})
+    assert asked.load("unknown", "train")["question"][0] == "question 0?"
+    measured = hub(context(), view="refusal", kind="harmful", fields={"prompt": "{q}"}, held_out=1.0)
+    assert measured.load("refusal", "heldout")["completion"][0] == []
+    assert measured.evaluation_only and not asked.evaluation_only
