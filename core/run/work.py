@@ -76,9 +76,10 @@ def _batch(step: StepSection, experiment: Experiment) -> tuple[int, int]:
 
 
 def _draft_flops(draft: DraftOptions, experiment: Experiment) -> float:
-    """Estimate the training FLOPs of a token in a dense draft: ``12 h^2`` parameters a layer, and the target's
-    embedding as its head; as wide as the target where no width is given."""
+    """Estimate the training FLOPs of a token in a dense draft without its attention over the row: four square matrices
+    and a gated FFN a layer, the projection to the target's width and back, and the target's embedding as its head."""
     width = int({**derive(experiment.size).values, **experiment.model.options}["hidden_size"])
     hidden = draft.hidden_size or width
-    head = (experiment.tokenizer.vocab_size or 0) * width
-    return 6.0 * (12 * draft.layers * hidden**2 + head)
+    inner = draft.intermediate_size or 4 * hidden
+    layer = 4 * hidden**2 + 3 * hidden * inner
+    return 6.0 * (draft.layers * layer + 2 * hidden * width + (experiment.tokenizer.vocab_size or 0) * width)

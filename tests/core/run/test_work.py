@@ -59,9 +59,9 @@ def test_an_anchor_trains_nothing_and_says_what_is_uncounted() -> None:
 
 
 def test_a_draft_pays_for_itself_and_for_its_target() -> None:
-    options = {"hidden_size": 8, "layers": 2, "samples": 6, "sample_tokens": 5}
-    # the draft: 2 layers of 12 * 8^2 parameters and a head of 500 * 64; the target: a forward pass of every token
-    draft = 6 * (2 * 12 * 64 + 500 * 64)
+    options = {"hidden_size": 8, "intermediate_size": 10, "layers": 2, "samples": 6, "sample_tokens": 5}
+    # the draft: 2 layers of 4 * 8^2 + 3 * 8 * 10, projections of 8 * 64, a head of 500 * 64; the target: forward passes
+    draft = 6 * (2 * (256 + 240) + 2 * 512 + 500 * 64)
     assert work(objective="draft", options=options) == Work(
         tokens=100, training=pytest.approx(100 * (draft + 10.0)), inference=6 * 5 * 10.0
     )
