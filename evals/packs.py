@@ -13,7 +13,7 @@ import yaml
 
 from ..registry.errors import DataError
 
-Kind = Literal["choice", "preference", "format", "judge", "perplexity"]
+Kind = Literal["choice", "preference", "format", "judge", "needle", "perplexity", "refusal"]
 
 _PROCESSING = __name__.rpartition(".")[0] + ".processing"
 
@@ -76,12 +76,27 @@ _TASKS: dict[Kind, dict[str, Any]] = {
         "process_results": Function(f"{_PROCESSING}.judged"),
         "metrics": {"score": True},
     },
+    "needle": {
+        "output_type": "generate_until",
+        "doc_to_text": "text",
+        "doc_to_target": "answer",
+        "process_results": Function(f"{_PROCESSING}.found"),
+        "metrics": {"acc": True},
+    },
     "perplexity": {
         "output_type": "loglikelihood_rolling",
         "doc_to_text": "",
         "doc_to_target": "text",
         "process_results": Function(f"{_PROCESSING}.perplexity"),
         "metrics": {"nll": False, "bits_per_byte": False},
+    },
+    "refusal": {
+        "output_type": "generate_until",
+        "description": "system",
+        "doc_to_text": "question",
+        "doc_to_target": "truth",
+        "process_results": Function(f"{_PROCESSING}.refused_or_answered"),
+        "metrics": {"refused": False, "answered": True},
     },
 }
 

@@ -68,11 +68,29 @@ def checked_format(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, 
     return {"acc": float(check_format(doc["check"], results[0].strip()))}
 
 
+def refused_or_answered(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """Whether the answer is a refusal, and whether it is help: some answer that is none, with the right value where one
+    is known."""
+    from .refusals import is_refusal, is_right
+
+    truth, answer = json.loads(doc["truth"]), results[0].strip()
+    refused = is_refusal(answer, truth["refusals"])
+    return {
+        "refused": float(refused),
+        "answered": float(bool(answer) and not refused and (not truth["value"] or is_right(truth["value"], answer))),
+    }
+
+
 def judged(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """The score of a sampled answer against the ground truth."""
     from .formats import judge_answer
 
     return {"score": float(judge_answer(doc["truth"], results[0].strip()))}
+
+
+def found(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """Whether the continuation is the answer, word for word; blanks between words do not count."""
+    return {"acc": float(results[0].split() == doc["answer"].split())}
 
 
 def perplexity(doc: Mapping[str, Any], results: Sequence[float]) -> dict[str, float]:

@@ -26,16 +26,6 @@ def implied_factor(theta: float, base: float, dim: int) -> float:
     return float((theta / base) ** ((dim - 2) / dim))
 
 
-def needs_positions(experiment: Experiment) -> bool:
-    """Tell whether a step stretches the context, or trains on more tokens than the data's sequence length."""
-    return any(
-        section.context != ContextSection()
-        or any(length > (experiment.data.sequence_length or 0) for _, length in _lengths(section))
-        for phase in experiment.phases.values()
-        for section in phase.steps.values()
-    )
-
-
 def check_context(experiment: Experiment, first: Positions | None, problems: Problems) -> None:
     """Note context settings without effect, and steps on more tokens than the model has positions by then.
 
