@@ -20,25 +20,34 @@ class ProbeOptions:
     """Linear confidence probes: where they read, how an answer is labelled, and what a wrong one costs.
 
     ``layers`` are depths as shares of the model's layers. ``penalties`` gives every domain its weight w- of a wrong
-    answer (w+ is 1). ``label`` says when an answer is right: it contains the truth, equals it after normalisation,
-    reaches ``f1`` in token F1, or ``entailment`` (a local text-classification model) holds in both directions.
-    ``position`` is where the probe learns: at the end of the prompt or over the answer's tokens. ``sampled`` adds
-    that many answers drawn at temperature 1 to the greedy one. ``calibration`` is the share of questions on which
-    thresholds and scales are set, apart from those that the probes learn from. ``strength`` is the inverse of the L2
-    penalty.
+    answer (w+ is 1). ``label`` says when an answer is right: it ``contains`` the truth, is ``exact``ly the truth after
+    normalisation, reaches ``f1`` in token F1, or ``entailment`` (a local text-classification model) holds in both
+    directions. ``position`` is what is read: the end of the prompt, the states that predict the answer's tokens, or
+    both; ``pool`` is what stands for the answer's tokens: their mean, or the last. ``sampled`` adds that many answers
+    drawn at temperature 1 to the greedy one. ``folds`` is the number of parts that the questions are split into: the
+    scale is set on each part's scores from probes that learnt from the others. ``strength`` is the inverse of the L2
+    penalty on standardised states.
+    ``questions`` caps the questions, equally many of every domain (None: all).
     """
 
-    layers: tuple[float, ...] = (1 / 3, 2 / 3, 1.0)
-    penalties: Mapping[str, float] = field(default_factory=dict)
+    layers: Annotated[tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...], Field(min_length=1)] = (1 / 3, 2 / 3, 1.0)
+    penalties: Mapping[str, Annotated[float, Field(gt=0.0)]] = field(default_factory=dict)
     label: Literal["contains", "exact", "f1", "entailment"] = "contains"
-    f1: float = 0.8
+    f1: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
     entailment: str | None = None
-    position: Literal["prompt", "answer"] = "prompt"
-    sampled: int = 0
-    answer_tokens: int = 32
-    calibration: float = 0.2
-    strength: float = 0.02
-    questions: int | None = None
+    position: Literal["prompt", "answer", "both"] = "both"
+    pool: Literal["mean", "last"] = "mean"
+    sampled: Annotated[int, Field(ge=0)] = 0
+    answer_tokens: Annotated[int, Field(ge=1)] = 32
+    folds: Annotated[int, Field(ge=2)] = 5
+    strength: Annotated[float, Field(gt=0.0)] = 0.05
+    questions: Annotated[int, Field(ge=2)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.label == "entailment" and self.entailment is None:
+            raise ValueError("label entailment needs a model; give the folder of one under entailment")
+        if self.label != "entailment" and self.entailment is not None:
+            raise ValueError(f"entailment has no effect with label {self.label}; set label: entailment or remove it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

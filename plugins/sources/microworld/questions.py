@@ -57,7 +57,7 @@ def choice_rows(world: World, split: str) -> list[dict[str, Any]]:
 
 def unknown_rows(world: World, split: str) -> list[dict[str, Any]]:
     """Open questions on told facts (answerable) and on names that were never told; the two splits share no
-    entity. ``heldout`` uses the held-out phrasings."""
+    entity (``group``). ``heldout`` uses the held-out phrasings."""
     rng = world.stream("unknown", split)
     rows = []
     for domain in DOMAINS:
@@ -76,6 +76,7 @@ def unknown_rows(world: World, split: str) -> list[dict[str, Any]]:
                         "kind": fact.kind,
                         "answerable": bool(fact.value),
                         "fact": fact.name,
+                        "group": fact.slots.get("e", fact.name),
                     }
                 )
     rng.shuffle(rows)
