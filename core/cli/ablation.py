@@ -62,14 +62,13 @@ def find_target(name: str, phase: str | None, store: Store, runs: Path) -> tuple
     """The checkpoint that a user means by a run, a stage's name or a folder, and the run it belongs to, if known."""
     from ...registry.errors import ConfigError
     from ...registry.suggest import did_you_mean
+    from ..run.checkpoints import find_checkpoint
     from ..run.comparison import find_run, run_of_stage, stages_of
 
     given = Path(name)
-    for folder in (given, given / "checkpoint"):
-        if (folder / "config.json").is_file():
-            return folder, run_of_stage(given.resolve().name, runs)
-    if not given.is_dir():
-        return store.get(name).checkpoint, run_of_stage(name, runs)
+    if not given.is_dir() or any((folder / "config.json").is_file() for folder in (given, given / "checkpoint")):
+        checkpoint = find_checkpoint(name, store.root)
+        return checkpoint, run_of_stage(checkpoint.resolve().parent.name, runs)
     run = find_run(given)
     stages = {stage.phase: stage.stage for stage in stages_of(run, store)}
     wanted = phase or list(stages)[-1]

@@ -55,9 +55,8 @@ def _confidence(said: Any) -> str:
 
 
 def _notes(said: Any) -> str:
-    return ", ".join(
-        word for word, holds in (("vetoed", said.vetoed), ("would rather abstain", said.abstains)) if holds
-    )
+    told = [word for word, holds in (("vetoed", said.vetoed), ("would rather abstain", said.abstains)) if holds]
+    return ", ".join([*told, *(f"{name} of other weights" for name in said.stale)])
 
 
 def _experts(used: Mapping[int, Mapping[int, float]]) -> str:

@@ -36,7 +36,8 @@ class RunStage:
 class Said:
     """What a model says to a prompt: greedily, in which form it was asked, how sure it is by which measure (None where
     nothing can tell), whether its anchor put a refusal in place of the answer, whether its probes would rather not
-    answer, and the share of prompt and answer tokens that each expert gets, by layer."""
+    answer, which companions were fitted to other weights, and the share of prompt and answer tokens that each expert
+    gets, by layer."""
 
     phase: str
     prompt: str
@@ -46,6 +47,7 @@ class Said:
     measure: str
     vetoed: bool = False
     abstains: bool = False
+    stale: tuple[str, ...] = ()
     experts: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
 
 
@@ -174,6 +176,7 @@ def ask(
             measure=measure,
             vetoed=vetoed,
             abstains=bool(found.abstained[0]) if found.abstained is not None else False,
+            stale=tuple(speaker.stale()),
             experts=experts_used(model, whole[0].tolist()),
         )
 

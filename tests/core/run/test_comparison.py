@@ -51,6 +51,9 @@ def speaking(monkeypatch: pytest.MonkeyPatch, **known: Any) -> list[dict[str, An
         def __init__(self, model: Any, tokenizer: Any) -> None:
             self.companions = known.pop("companions", {})
 
+        def stale(self) -> tuple[str, ...]:
+            return ("probes",)
+
         def generate(self, ids: torch.Tensor, **options: Any) -> SimpleNamespace:
             asked.append(options)
             answers = {"texts": ("so it is",), "vetoed": torch.tensor([False]), "abstained": None, "confidence": None}
@@ -79,6 +82,7 @@ def test_probes_speak_for_a_dialogue(model: Any, tokenizer: Any, monkeypatch: py
     assert (said.confidence, said.measure, said.abstains) == (0.25, "probes", True)
     assert asked[0]["confidence"] is True and asked[0]["do_sample"] is False
     assert asked[0]["domain"] == "medical"
+    assert said.stale == ("probes",)
 
 
 def test_probes_do_not_speak_for_a_continuation_that_they_were_not_fitted_to(
