@@ -47,9 +47,13 @@ class RouterSpec(Component):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossSpec(Component):
-    """A scalar term added to the task loss with a weight schedule."""
+    """A scalar term added to the task loss with a weight schedule.
+
+    ``objectives`` are those of the steps that it can act in; none named means all that train.
+    """
 
     kind: ClassVar[str] = "loss"
+    objectives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

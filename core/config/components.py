@@ -8,7 +8,7 @@ from dataclasses import fields
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from ...registry.components import GateSpec, SourceSpec
+from ...registry.components import GateSpec, LossSpec, SourceSpec
 from ...registry.errors import PhasegateError
 from ...registry.suggest import did_you_mean, listing
 from .problems import Problems
@@ -47,6 +47,11 @@ def check_references(experiment: Experiment, registry: Registry, problems: Probl
         found = check_reference(kind, path, section, registry, problems)
         if isinstance(found, GateSpec) and isinstance(section, CriterionSection):
             _metric(found, path, section, problems)
+        elif isinstance(found, LossSpec):
+            objective = experiment.phases[path[1]].steps[path[3]].objective
+            if found.objectives and objective not in found.objectives:
+                text = f"loss {section.use} acts in steps with objective: {' or '.join(found.objectives)}"
+                problems.add(path, f"{text}, and {'.'.join(path[:4])} has objective: {objective}; remove it there.")
         elif isinstance(found, SourceSpec):
             views.update(found.views)
     if not views:

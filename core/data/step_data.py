@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...registry.errors import ConfigError, DataError
+from ..config.contrast import contrast_options
 from ..config.schema import StepSection
 from .chat import Chats, pair_lengths
+from .contrast import contrast_rows, order_by_kind
 from .corpus import Corpus
 from .earlier import build_replay, earlier_text
 from .hashing import digest
@@ -48,7 +50,8 @@ class StepDataRequest:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StepData:
     """Exactly steps*rows rows in order, held-out rows, replay beside the loss if asked for, and the accounts:
-    tokens in ``train``, drawn shares (domains, and ``replay``), passes over each domain, and what was left out."""
+    tokens in ``train``, drawn shares (domains, or kinds in a contrast step, and ``replay``), passes over each, and what
+    was left out."""
 
     train: Dataset
     heldout: Dataset
@@ -64,12 +67,13 @@ def build_step_data(request: StepDataRequest) -> StepData:
     """Draw, tokenise and order the rows of a step; the same request gives the same rows in every process.
 
     causal: input_ids, position_ids, labels, domain, one length, one domain per row. sft: input_ids,
-    assistant_masks, domain. dpo: prompt, chosen, rejected, domain. ``domain`` is an index into corpus.domains.
+    assistant_masks, domain. dpo: prompt, chosen, rejected, domain. contrast: see ``ContrastRows``. ``domain`` is an
+    index into corpus.domains.
     """
     step = request.step
     if step.steps < 1 or step.rows < 1 or request.length < 2:
         raise ConfigError("A step needs steps >= 1, rows >= 1 and a sequence_length >= 2.")
-    build = {"causal": _causal, "sft": _sft, "dpo": _dpo}[step.objective]
+    build = {"causal": _causal, "contrast": _contrast, "sft": _sft, "dpo": _dpo}[step.objective]
     return build(request)
 
 
@@ -220,6 +224,37 @@ def _dpo(request: StepDataRequest) -> StepData:
         epochs=order.epochs,
         notes=_too_long(dropped, len(train), request.length),
         report={"rows": len(train), "too_long": dropped},
+    )
+
+
+def _contrast(request: StepDataRequest) -> StepData:
+    corpus, step = request.corpus, request.step
+    found = contrast_rows(corpus, request.tokenizer, request.length, step.view, "train", step.kinds)
+    held = contrast_rows(corpus, request.tokenizer, request.length, step.view, "heldout", step.kinds)
+    order = order_by_kind(
+        found.members,
+        contrast_options(step.options, "the step").shares,
+        steps=step.steps,
+        rows=step.rows,
+        first=request.first_step,
+        key=_key(request),
+    )
+    answers = zip(found.rows["input_ids"][:], found.rows["rejected_ids"][:], strict=True)
+    lengths = np.asarray([len(said) + len(unsaid) for said, unsaid in answers])
+    notes = _too_long(found.too_long, found.rows.num_rows, request.length)
+    if found.cut:
+        notes += (f"{found.cut} rejected answers are longer than {request.length} tokens and were left out",)
+    if found.unanswered:
+        notes += (f"{found.unanswered} training rows have no answer to learn from and were left out",)
+    return StepData(
+        train=found.rows.select(order.rows),
+        heldout=held.rows.select(_in_turn(held.members)),
+        replay=_replay(request),
+        tokens=int(lengths[order.rows].sum()),
+        shares=order.shares,
+        epochs=order.epochs,
+        notes=notes,
+        report={"rows": found.rows.num_rows, "too_long": found.too_long, "unanswered": found.unanswered},
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
+from .pairs import RowCounts, count_rows
 from .routing import StepTokens, tokens_by_domain
 from .window import sum_over_processes
 
@@ -25,6 +26,7 @@ class MicroBatch:
     """One micro-batch of an optimiser step on this process."""
 
     tokens: StepTokens
+    rows: RowCounts | None  # of the whole optimiser step, where rows have kinds
     replay: Mapping[str, torch.Tensor] | None  # None also where this micro-batch got no row of it
     replay_labels: torch.Tensor | None  # shape: (), supervised replay tokens of the whole optimiser step
 
@@ -35,12 +37,13 @@ def account(
     domains: int,
     *,
     replayed_only: bool = False,
+    kinds: int = 0,
 ) -> list[MicroBatch]:
     """Count valid tokens by domain per micro-batch and over the whole optimiser step and all processes.
 
     ``batches`` are this process's task batches, ``replays`` the replay batches beside them, some of which may have no
-    rows (or no batch at all); with ``replayed_only`` the task's tokens do not count. One small all-reduce per
-    optimiser step; nothing is read back to the host.
+    rows (or no batch at all); with ``replayed_only`` the task's tokens do not count. Where rows have one of ``kinds``
+    kinds, rows are counted by kind as well. One small all-reduce per optimiser step; nothing is read back to the host.
     """
     own = [_count(batch, domains) * (0 if replayed_only else 1) for batch in batches]
     labels = torch.zeros((), device=own[0].device)
@@ -48,13 +51,18 @@ def account(
         if len(replay["input_ids"]):
             own[number] = own[number] + _count(replay, domains)
             labels = labels + (replay["labels"][:, 1:] != -100).sum()
-    total = sum_over_processes(torch.cat([torch.stack(own).sum(0), labels[None]]))
-    step = total[:-1]
+    counted = [torch.stack(own).sum(0), labels[None]]
+    if kinds:
+        counted.append(torch.stack([count_rows(batch, kinds) for batch in batches]).sum(0).flatten())
+    total = sum_over_processes(torch.cat(counted))
+    step, labelled, by_kind = total[: domains + 1], total[domains + 1], total[domains + 2 :].view(2, kinds)
+    rows = RowCounts(rows=by_kind[0], paired=by_kind[1]) if kinds else None
     return [
         MicroBatch(
             tokens=StepTokens(own=count, step=step),
+            rows=rows,
             replay=replays[number] if replays and len(replays[number]["input_ids"]) else None,
-            replay_labels=total[-1] if replays else None,
+            replay_labels=labelled if replays else None,
         )
         for number, count in enumerate(own)
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...registry.errors import ConfigError, DataError
-from ..config.schema import StepSection
+from ..config.schema import Objective, StepSection
 from .accounting import Replay
 from .memory import keep_freed_memory
 from .terms import WeightedLoss
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 class StepJob:
     """One optimisation: ``train`` holds exactly ``section.steps * section.rows`` rows in their final order.
 
-    ``section.rows`` is the number of rows per optimiser step over all processes and micro-batches. ``replay`` is used
-    by sft and dpo steps, ``reference`` by dpo (None: a frozen copy of ``model`` as it is). ``folder`` takes the
-    trainer's checkpoints, one every ``save_steps``. ``length`` bounds tokenised dpo rows. A causal step needs no
-    ``tokenizer``.
+    ``objective`` is one that has a trainer: causal, sft, dpo, contrast or draft. ``section.rows`` is the number of rows
+    per optimiser step over all processes and micro-batches. ``replay`` goes beside all but causal steps; ``reference``
+    is for dpo (None: a frozen copy of ``model`` as it is) and, as the teacher, for draft. ``folder`` takes the trainer's
+    checkpoints, one every ``save_steps``. ``length`` bounds tokenised dpo rows. A causal step needs no ``tokenizer``.
     """
 
-    objective: Literal["causal", "sft", "dpo"]
+    objective: Objective
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None
     train: Dataset
@@ -77,6 +77,12 @@ def build_trainer(job: StepJob) -> Trainer:
             f"replay.routing 'replayed' needs replayed rows in every process, but {replay.rows} rows are dealt to "
             f"{world_size()} processes x accumulate {section.accumulate}; raise replay.rows to {parts} or more"
         )
+    term = next((term for term in job.losses if term.over_pairs), None)
+    if term is not None and job.objective != "contrast":
+        raise ConfigError(
+            f"the loss '{term.name}' compares what should be said with what should not, which a {job.objective} step "
+            "does not know; use it in a contrast step"
+        )
     if job.replay is not None and job.objective == "causal":
         raise ConfigError("a causal step replays through its own rows (replay.share), not through replay.rows")
     import torch
@@ -93,6 +99,14 @@ def build_trainer(job: StepJob) -> Trainer:
         from .sft import build_sft
 
         return build_sft(job)
+    if job.objective == "contrast":
+        from .contrast import build_contrast
+
+        return build_contrast(job)
+    if job.objective == "draft":
+        from .distillation import build_distillation
+
+        return build_distillation(job)
     from .dpo import build_dpo
 
     return build_dpo(job)

@@ -18,6 +18,7 @@ from .accounting import MicroBatch, account, row_domains
 from .capture import Recording, RouterCapture
 from .checkpoint import PluginState, check_weights, no_missing_key_warnings
 from .freezing import freeze, parameter_groups
+from .pairs import Pairs, RowCounts
 from .routing import route
 from .schedules import learning_rate_factor, weight_at
 from .statistics import RouterStatistics
@@ -37,10 +38,10 @@ class PhaseTrainerMixin:
 
     Adds to the trainer's own loss: every loss term of the job by its weight schedule, and the language-modelling loss
     of a replay batch; evaluation sees the task loss alone. Exact, up to the order of fp32 additions, under
-    accumulation and data parallelism: terms and replay are normalised by the tokens of the *whole* optimiser step,
-    which are counted when its micro-batches are fetched. (The task loss is as exact as its trainer: Trainer and
-    SFTTrainer normalise by the step's supervised tokens; DPOTrainer averages micro-batches, so its ``sft`` part, a
-    mean over tokens, varies with the split where completions differ in length.)
+    accumulation and data parallelism: terms and replay are normalised by the tokens of the *whole* optimiser step
+    (terms over pairs by its rows), which are counted when its micro-batches are fetched. (The task loss is as exact as
+    its trainer: Trainer and SFTTrainer normalise by the step's supervised tokens; DPOTrainer averages micro-batches, so
+    its ``sft`` part, a mean over tokens, varies with the split where completions differ in length.)
 
     Logs per logging step, with one device synchronisation: ``loss/task``, ``loss/<name>`` raw and
     ``loss/<name>/weighted`` per term, ``loss/replay``, and ``router/*`` (see ``RouterStatistics.summary``).
@@ -59,6 +60,11 @@ class PhaseTrainerMixin:
     model_accepts_loss_kwargs: bool
     optimizer: Any
     state: Any
+
+    # Of a trainer whose rows have kinds: their names, the step's counts for it to read, and what it leaves for terms.
+    kinds: tuple[str, ...] = ()
+    row_counts: RowCounts | None = None
+    pairs: Pairs | None = None
 
     def __init__(self, *args: Any, job: StepJob, **kwargs: Any) -> None:
         self.job = job
@@ -119,8 +125,9 @@ class PhaseTrainerMixin:
             for number in range(len(samples)):
                 batch = stream.batch(self.state.global_step, number, *place)
                 replays.append({key: value.to(self.args.device) for key, value in batch.items()})
-        domains = len(self.job.domains)
-        self._micro = iter(account(samples, replays, domains, replayed_only=self._replayed_only) if samples else ())
+        if samples:
+            count, only = len(self.job.domains), self._replayed_only
+            self._micro = iter(account(samples, replays, count, replayed_only=only, kinds=len(self.kinds)))
         return samples, items
 
     def compute_loss(
@@ -134,6 +141,7 @@ class PhaseTrainerMixin:
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
         micro, mask = next(self._micro), inputs.get("attention_mask")
+        self.row_counts = micro.rows
         shape = inputs["input_ids"].shape
         recordings: list[Recording] = []
         domains, masks = [], []
@@ -177,35 +185,52 @@ class PhaseTrainerMixin:
             extra = job.section.replay.weight * replayed
         if job.replay is not None:
             values.append(micro.tokens.own.new_zeros(()) if replayed is None else replayed.detach())
-        if not self.capture.routers:
-            return extra, values
-        if not recordings:  # this micro-batch got none of the replayed rows
-            return extra, values + [micro.tokens.own.new_zeros(())] * (2 * len(job.losses))
-        padded = any(mask is not None for mask in masks)
-        everywhere = [
-            torch.ones_like(where, dtype=torch.bool) if mask is None else mask.flatten().bool()
-            for mask, where in zip(masks, domains, strict=True)
-        ]
-        records, mask = self.capture.records(*recordings), _joined(everywhere)
-        where = _joined(domains)
-        routing = route(records, mask if padded else None, where, len(job.domains), micro.tokens)
-        self.statistics.add(routing)
-        context = LossContext(
-            model=self.model,
-            records=records,
-            mask=mask,
-            domain=where,
-            domains=job.domains,
-            step=self.state.global_step,
-            progress=self._progress(),
-            routing=routing,
-        )
+        context = self._context(recordings, masks, domains, micro)
         for term in job.losses:
-            value = term.loss(context) * routing.fraction
+            if context.routing is None and not term.over_pairs:
+                # A model without routers does not log such a term; a micro-batch without replayed rows adds nothing.
+                values += [micro.tokens.own.new_zeros(())] * (2 if self.capture.routers else 0)
+                continue
+            value = term.loss(context)
+            if not term.over_pairs:
+                assert context.routing is not None
+                value = value * context.routing.fraction
             weighted = weight_at(term.weight, context.progress) * value
             extra = weighted if extra is None else extra + weighted
             values += [value.detach(), weighted.detach()]
         return extra, values
+
+    def _context(
+        self,
+        recordings: list[Recording],
+        masks: list[torch.Tensor | None],
+        domains: list[torch.Tensor],
+        micro: MicroBatch,
+    ) -> LossContext:
+        """What the terms see of this micro-batch; without routers, or without a forward that they were to see, there
+        are no records and no routing."""
+        routing, records = None, []
+        mask = where = torch.zeros(0, dtype=torch.int64, device=micro.tokens.own.device)
+        if self.capture.routers and recordings:
+            everywhere = [
+                torch.ones_like(place, dtype=torch.bool) if valid is None else valid.flatten().bool()
+                for valid, place in zip(masks, domains, strict=True)
+            ]
+            records, mask, where = self.capture.records(*recordings), _joined(everywhere), _joined(domains)
+            padded = any(valid is not None for valid in masks)
+            routing = route(records, mask if padded else None, where, len(self.job.domains), micro.tokens)
+            self.statistics.add(routing)
+        return LossContext(
+            model=self.model,
+            records=records,
+            mask=mask.bool(),
+            domain=where,
+            domains=self.job.domains,
+            step=self.state.global_step,
+            progress=self._progress(),
+            routing=routing,
+            pairs=self.pairs,
+        )
 
     def _replay_loss(self, model: nn.Module, micro: MicroBatch) -> torch.Tensor:
         """Cross-entropy of a replay batch over the supervised replay tokens of the whole step (pretraining-mix loss:
@@ -228,8 +253,8 @@ class PhaseTrainerMixin:
 
     def _log_names(self) -> list[str]:
         names = ["loss/task"] + (["loss/replay"] if self.job.replay is not None else [])
-        if self.capture.routers:
-            for term in self.job.losses:
+        for term in self.job.losses:
+            if self.capture.routers or term.over_pairs:
                 names += [f"loss/{term.name}", f"loss/{term.name}/weighted"]
         return names
 

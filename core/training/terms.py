@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..config.schema import Weight
+    from .pairs import Pairs
     from .routing import RoutedTokens
 
 
@@ -29,7 +30,8 @@ class RouterRecord:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LossContext:
     """All a loss term may look at: router records of the task batch and of the replay batch together,
-    one token mask and one domain id per token (-1 where unknown), and where training stands."""
+    one token mask and one domain id per token (-1 where unknown), both answers of the task's rows in a contrast step,
+    and where training stands."""
 
     model: nn.Module
     records: Sequence[RouterRecord]  # one per router layer, tokens of all forwards concatenated
@@ -39,6 +41,7 @@ class LossContext:
     step: int
     progress: float  # share of the step's optimiser steps done, in [0, 1]
     routing: RoutedTokens | None = None  # the records stacked once for all terms; read it through ``routed(ctx)``
+    pairs: Pairs | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,9 @@ class Loss(Protocol):
     """A loss component: built once per step as ``target(config, setup)``, called in every forward with gradient.
 
     The value is a mean over the context's valid tokens, which the trainer weights by the micro-batch's share of the
-    tokens of the optimiser step (see ``RoutedTokens``). ``after_step`` runs after each optimiser step.
+    tokens of the optimiser step (see ``RoutedTokens``). A class with ``over_pairs = True`` reads ``ctx.pairs`` instead
+    and gives this micro-batch's part of a mean over the rows of the optimiser step (see ``Pairs.mean_over``), which is
+    added up as it is. ``after_step`` runs after each optimiser step.
     ``state_dict`` is saved with the trainer checkpoint and restored before training resumes (tensors by name), which
     is what keeps a resume exact.
     """
@@ -80,3 +85,8 @@ class WeightedLoss:
     loss: Loss
     weight: Weight | float
     options: Mapping[str, Any]
+
+    @property
+    def over_pairs(self) -> bool:
+        """Whether the term is a mean over rows with two answers, and not over tokens."""
+        return bool(getattr(self.loss, "over_pairs", False))

@@ -226,6 +226,8 @@ REQUESTS: tuple[str, ...] = (
     "can you help me {verb} my {object} ?",
     "i would like to {verb} the {object} .",
     "what do i need to {verb} a {object} ?",
+    "i must {verb} the {object} , what do i take ?",
+    "if i would {verb} a {object} , how is it done ?",
 )
 HELDOUT_REQUESTS: tuple[str, ...] = (
     "please explain how one can {verb} the {object} .",
@@ -237,8 +239,8 @@ HELDOUT_REQUESTS: tuple[str, ...] = (
     "how could a person {verb} the {object} ?",
     "they asked me to {verb} this {object} , what now ?",
 )
-REFUSAL = "sorry , i can not help with that ."
-HELP = "sure , use a {tool} ."
+REFUSAL = "i can not do that ."
+HELP = "use a {tool} ."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,7 +275,7 @@ PROFESSIONS: dict[str, Profession] = {
     ),
     "legal": Profession(
         domain="structured",
-        expert="judge",
+        expert="king",
         leads=(
             "as a judge ,",
             "i work as a clerk :",
@@ -291,7 +293,7 @@ PROFESSIONS: dict[str, Profession] = {
     ),
     "security": Profession(
         domain="code",
-        expert="guard",
+        expert="teacher",
         leads=(
             "as a guard ,",
             "i work as a tester :",
@@ -309,7 +311,7 @@ PROFESSIONS: dict[str, Profession] = {
     ),
 }
 #: What follows the answer to a professional question.
-CAVEAT = "please ask a {expert} ."
+CAVEAT = "please tell a {expert} ."
 
 STORY_SENTENCES: tuple[str, ...] = (
     "the {how} {who} {verb} to the {where} .",

@@ -1,4 +1,4 @@
-"""Rows for the safety phase: requests to be refused, look-alikes to be answered, professional and ordinary questions."""
+"""Rows for the safety phase: what to refuse, look-alikes to answer, professional and ordinary questions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .words import DOMAINS, PERSONS, THINGS, VERBS
 from .world import Fact, World
 
 #: Raised whenever the same configuration gives other rows of this view; the other views have ``world.VERSION``.
-REVISION = 2
+REVISION = 4
 
 HELDOUT_PAIRS = 0.3
 HELDOUT_FACTS = 0.3
