@@ -14,10 +14,33 @@ from phasegate.registry.registry import Registry
 
 BUILTINS = tuple(Plugins.load().components())
 NAMES = {
-    "gate": ["benchmark", "choice", "format", "judge", "perplexity", "plateau", "preference", "routing"],
-    "loss": ["balance", "domain-entropy", "loss-free-bias", "z"],
+    "anchor": ["half-space"],
+    "gate": [
+        "ablation",
+        "anchor",
+        "benchmark",
+        "choice",
+        "format",
+        "judge",
+        "needle",
+        "perplexity",
+        "plateau",
+        "preference",
+        "refusal",
+        "routing",
+    ],
+    "loss": [
+        "anchor",
+        "balance",
+        "domain-entropy",
+        "domain-helpfulness",
+        "harm-avoidance",
+        "loss-free-bias",
+        "over-refusal",
+        "z",
+    ],
     "model": ["moe", "stock"],
-    "phase": ["alignment", "foundation", "specialization"],
+    "phase": ["alignment", "foundation", "safety", "specialization"],
     "router": ["linear"],
     "source": ["files", "hub", "microworld"],
 }
@@ -83,7 +106,7 @@ HEAVY = "{'torch', 'transformers', 'datasets', 'trl', 'lm_eval', 'numpy'}"
     "code",
     [
         "import phasegate",
-        "from phasegate.registry.plugins import Plugins; assert len(Plugins.load().components()) == 21",
+        "from phasegate.registry.plugins import Plugins; assert len(Plugins.load().components()) > 20",
         "from phasegate.registry.current import current; current().get('router', 'linear')",
         "from phasegate.registry.plugins import Plugins; p = Plugins.load(); p.provenance(p.components())",
     ],

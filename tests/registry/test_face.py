@@ -17,7 +17,7 @@ def test_the_face_offers_the_marker_all_specs_all_contexts_and_all_errors() -> N
         for name, value in vars(module).items()
         if isinstance(value, type) and value.__module__ == module.__name__
     }
-    assert public | {"KINDS", "hookimpl", "__version__"} == set(phasegate.__all__)
+    assert public | {"KINDS", "hookimpl", "load", "__version__"} == set(phasegate.__all__)
     assert phasegate.hookimpl is hookspecs.hookimpl
 
 
