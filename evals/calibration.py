@@ -74,13 +74,19 @@ def aurc(confidence: ArrayLike, right: ArrayLike, weights: Array | None = None) 
     return np.asarray((risk * share).sum(-1), dtype=np.float64)
 
 
-def excess_aurc(confidence: ArrayLike, right: ArrayLike) -> float:
+def excess_aurc(confidence: ArrayLike, right: ArrayLike, weights: Array | None = None) -> Array:
     """AURC above that of the best ranking of the same answers, every right one before every wrong one (E-AURC, Geifman
-    2018, 1805.08206, with the optimum of this sample in place of its limit). shape: (N,), (N,) -> ()"""
-    n = np.size(right)
-    wrong = n - int(np.sum(right))
-    best = float((np.arange(1, wrong + 1) / np.arange(n - wrong + 1, n + 1)).sum()) / max(1, n)
-    return float(aurc(confidence, right)) - best
+    2018, 1805.08206).
+
+    With R right and W wrong answers the best is (W - R (H(R + W) - H(R))) / (R + W), H harmonic numbers; the source
+    gives its limit for many answers, r + (1 - r) ln(1 - r) at an error rate r. shape: (N,), (N,), (..., N) -> (...)
+    """
+    from scipy.special import digamma
+
+    _, truth, counts = _arrays(confidence, right, weights)
+    total, hits = counts.sum(-1), counts @ truth
+    best = _ratio(total - hits - hits * (digamma(total + 1) - digamma(hits + 1)), total)
+    return np.asarray(aurc(confidence, right, weights) - best, dtype=np.float64)
 
 
 def resampled(groups: ArrayLike, replicates: int, seed: int) -> Array:

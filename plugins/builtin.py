@@ -61,6 +61,15 @@ def phasegate_components() -> Iterable[Component]:
         provides=("refusals",),
         cost_driver="red-team",
     )
+    yield PhaseSpec(
+        name="metacognition",
+        target=_at("phases.metacognition:Metacognition"),
+        config=_at("phases.metacognition:MetacognitionConfig"),
+        summary="Fits probes that say how sure the model is and withhold what it does not know.",
+        requires=("dialogue",),
+        provides=("confidence",),
+        cost_driver="expert verification",
+    )
     yield RouterSpec(
         name="linear",
         target=_at("routers.linear:LinearRouter"),
@@ -248,6 +257,34 @@ def phasegate_components() -> Iterable[Component]:
         config=_at("gates.ablation:AblationConfig"),
         summary="What each expert is worth: the loss of held-out text without it, by domain, beside who owns it.",
         metrics=("match", "match_experts", "least_harm", "least_harm_single", "harm/*"),
+    )
+    yield GateSpec(
+        name="calibration",
+        target=_at("gates.calibration:CalibrationGate"),
+        config=_at("gates.calibration:CalibrationConfig"),
+        summary="Calibration and abstention of the confidence probes on held-out questions, beside max-softmax.",
+        metrics=(
+            "accuracy_answered",
+            "aurc",
+            "aurc_gain",
+            "aurc_logprob",
+            "aurc_softmax",
+            "auroc",
+            "auroc/*",
+            "auroc_gain",
+            "auroc_logprob",
+            "auroc_softmax",
+            "brier",
+            "confident_wrong",
+            "confident_wrong/*",
+            "coverage",
+            "coverage_right",
+            "e_aurc",
+            "ece",
+            "ece_inverted",
+            "ece_raw",
+            "justified",
+        ),
     )
     yield GateSpec(
         name="plateau",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ class Auroc(ConfidenceMetric):
 
 
 class RiskCoverage(ConfidenceMetric):
-    """Selective prediction: ``aurc`` (with bounds if asked for), ``e_aurc``, and the curve as lists ``coverage`` and
+    """Selective prediction: ``aurc`` and ``e_aurc``, with bounds if asked for, and the curve as lists ``coverage`` and
     ``risk``, the most confident answers first."""
 
     about = "Risk against coverage, the area under it, and that area above the best possible one."
@@ -95,14 +96,15 @@ class RiskCoverage(ConfidenceMetric):
         self, predictions: Values, references: Values, replicates: int = 0, seed: int = 0, groups: Groups = None
     ) -> dict[str, Any]:
         coverage, risk, _ = risk_coverage(predictions, references)
-        area = with_interval(
-            "aurc",
-            float(aurc(predictions, references)),
-            lambda drawn: aurc(predictions, references, drawn),
-            len(predictions),
-            replicates,
-            seed,
-            groups,
-        )
-        curve = {"coverage": np.round(coverage, 6).tolist(), "risk": np.round(risk, 6).tolist()}
-        return {**area, "e_aurc": excess_aurc(predictions, references), **curve}
+        found: dict[str, Any] = {"coverage": np.round(coverage, 6).tolist(), "risk": np.round(risk, 6).tolist()}
+        for name, area in (("aurc", aurc), ("e_aurc", excess_aurc)):
+            found |= with_interval(
+                name,
+                float(area(predictions, references)),
+                partial(area, predictions, references),
+                len(predictions),
+                replicates,
+                seed,
+                groups,
+            )
+        return found
