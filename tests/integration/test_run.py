@@ -40,7 +40,7 @@ def test_three_phases_are_trained_judged_and_committed_and_a_second_run_trains_n
     def refuse(*_: Any) -> None:
         raise AssertionError("a second run trained something")
 
-    monkeypatch.setattr("phasegate.core.run.stage.train_step", refuse)
+    monkeypatch.setattr("phasegate.core.run.objectives.train_step", refuse)
     capsys.readouterr()
     assert platform("train", str(tiny)) == 0
     assert "0 phases trained, 3 taken from the store" in capsys.readouterr().out
