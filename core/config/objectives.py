@@ -82,16 +82,24 @@ class AnchorOptions:
 class DraftOptions:
     """A draft model for speculative decoding: its size, and what it is distilled from.
 
-    ``samples`` answers of the target to training prompts, of at most ``sample_tokens`` tokens at ``temperature``.
-    ``path`` starts from an existing draft model, which must have the target's vocabulary.
+    ``hidden_size``, ``heads`` and ``intermediate_size`` are the target's if not given (the FFN four times the width).
+    ``proposals`` is how many tokens it proposes at a time. It learns from ``samples`` continuations by the target, of
+    at most ``sample_tokens`` tokens drawn at ``temperature`` (0: greedy): answers to training prompts of the step's
+    view, and for the share ``text`` of them continuations of training text. ``softening`` is the temperature of both
+    distributions in the loss. ``path`` starts from the draft model of a stage checkpoint or export, which must have the
+    target's vocabulary; without it, a draft that the model already has in this size is trained on.
     """
 
-    hidden_size: int | None = None
-    layers: int = 1
-    heads: int = 4
-    samples: int = 1024
-    sample_tokens: int = 32
-    temperature: float = 1.0
+    hidden_size: Annotated[int, Field(ge=1)] | None = None
+    layers: Annotated[int, Field(ge=1)] = 1
+    heads: Annotated[int, Field(ge=1)] | None = None
+    intermediate_size: Annotated[int, Field(ge=1)] | None = None
+    proposals: Annotated[int, Field(ge=1)] = 4
+    samples: Annotated[int, Field(ge=1)] = 4096
+    sample_tokens: Annotated[int, Field(ge=1)] = 32
+    temperature: Annotated[float, Field(ge=0.0)] = 1.0
+    softening: Annotated[float, Field(gt=0.0)] = 1.0
+    text: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     path: str | None = None
 
 
