@@ -49,6 +49,7 @@ def capture_anchor(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> 
         calibration=render(shop.tokenizer, parts.calibration, limit),
         measured=render(shop.tokenizer, parts.measured, limit),
     )
+    shop.interruption.check()
     with undisturbed(model):
         guard = work.guard(options.refusal or usual_refusal(parts.all, label), options.every)
     attach(model, "anchor", guard)

@@ -15,6 +15,7 @@ from ...evals.context import MeasureContext
 from ...evals.intervals import z_quantile
 from ...evals.measurement import Measurement
 from ...evals.packs import choose, choose_evenly
+from ...evals.quiet import quiet
 from ...evals.refusals import is_refusal, is_right
 from ...evals.undisturbed import undisturbed
 from .measuring import NotMeasured, Row, check_finite, or_missing, view_rows
@@ -77,7 +78,7 @@ class AnchorGate:
                 f"the {config.split} rows of view '{config.view}' are all on one side, and an anchor is judged from "
                 "both or not at all"
             )
-        with undisturbed(ctx.model, ctx.tokenizer, ctx.seed):
+        with quiet(), undisturbed(ctx.model, ctx.tokenizer, ctx.seed):
             scores, vetoed = self._scores(ctx, guard, rows)
             found = self._on_prompts(rows, scores, vetoed)
             return found | self._on_answers(ctx, guard, rows) if config.answers else found
