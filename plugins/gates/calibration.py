@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...evals.calibration import BINS, Array, aurc, auroc, resampled, spread
 from ...evals.context import MeasureContext
 from ...evals.intervals import z_quantile
 from ...evals.measurement import Measurement, missing
 from ...evals.packs import choose
+from .assessed import Assessed, Flags
 from .measuring import NotMeasured, check_finite, or_missing, view_rows
 
 if TYPE_CHECKING:
-    from ...core.data.questions import Question
     from ...core.model.probes import Probes
-
-Flags: TypeAlias = NDArray[np.bool_]
 
 _METRICS = (
     "accuracy_answered",
@@ -45,7 +40,8 @@ _METRICS = (
     "ece_raw",
     "justified",
 )
-_CURVE = 50
+_RANKS = ("auroc", "aurc", "e_aurc")
+_POINTS = 50  # of a risk-coverage curve, in the evidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,216 +97,142 @@ class CalibrationGate:
         unknown = sorted({question.domain for question in questions} - set(probes.penalties))
         if unknown:
             raise NotMeasured(f"the probes have no weight for the domain '{unknown[0]}'")
-        stale = probes.stale(ctx.model)
-        return _Found.of(ctx, probes, questions).measurements(self.config, ctx.seed, {"stale": stale})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Found:
-    """N answers: whether each is right, what the probes say of it (log-odds at P depths), and the baselines."""
-
-    questions: Sequence[Question]
-    keys: tuple[str, ...]
-    scale: float
-    right: Array  # shape: (N,)
-    calibrated: Array  # shape: (N,)
-    raw: Array  # shape: (N,)
-    answered: Flags  # shape: (N,)
-    depths: Array  # shape: (N, P)
-    softmax: Array  # shape: (N,)
-    log_probability: Array  # shape: (N,)
-
-    @classmethod
-    def of(cls, ctx: MeasureContext, probes: Probes, questions: Sequence[Question]) -> _Found:
-        """Answer the questions, read the probes and judge the answers; the answers stay as evidence."""
-        from ...core.training.own_answers import own_answers
-        from ...evals.rightness import Answered, Judge
-        from ...evals.undisturbed import undisturbed
-
-        count = len(questions)
-        texts = [""] * count
-        columns = np.zeros((count, 5 + len(probes.layers)))
-        with undisturbed(ctx.model, ctx.tokenizer, ctx.seed):
-            batches = own_answers(
-                ctx.model,
-                ctx.tokenizer,
-                [question.text for question in questions],
-                batch=ctx.batch_size,
-                new_tokens=int(probes.facts["answer_tokens"]),
-            )
-            for batch in batches:
-                domains = [questions[place].domain for place in batch.places]
-                read = probes.read(batch.states, spoken=batch.spoken, domain=domains)
-                own = (read.calibrated, read.raw, read.answer, batch.softmax, batch.log_probability)
-                columns[list(batch.places)] = np.column_stack(
-                    [part.float().cpu().numpy() for part in (*own, read.depths)]
-                )
-                for place, text in zip(batch.places, batch.texts, strict=True):
-                    texts[place] = text
-        pairs = list(zip(questions, texts, strict=True))
-        right = Judge(**probes.facts["label"]).right(
-            [Answered(question=one.text, answer=text, truths=one.truths) for one, text in pairs]
+        report = _Report(
+            answers=Assessed.of(ctx, probes, questions),
+            config=self.config,
+            seed=ctx.seed,
+            notes={"stale": probes.stale(ctx.model)},
         )
-        found = cls(
-            questions=questions,
-            keys=tuple(_key(question) for question in questions),
-            scale=probes.scale,
-            right=np.asarray(right, dtype=np.float64),
-            calibrated=columns[:, 0],
-            raw=columns[:, 1],
-            answered=columns[:, 2] > 0,
-            softmax=columns[:, 3],
-            log_probability=columns[:, 4],
-            depths=columns[:, 5:],
-        )
-        ctx.folder.mkdir(parents=True, exist_ok=True)
-        with (ctx.folder / "answers.jsonl").open("w", encoding="utf-8") as file:
-            for line in found.lines(texts):
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        return found
+        return report.measurements()
 
-    def lines(self, texts: Sequence[str]) -> Iterable[dict[str, Any]]:
-        """Every question with its answer, the verdict on it and the confidence in it."""
-        for place, (question, text) in enumerate(zip(self.questions, texts, strict=True)):
-            yield {
-                "hash": self.keys[place],
-                "question": question.text,
-                "answer": text,
-                "truths": question.truths,
-                "domain": question.domain,
-                "kind": question.kind,
-                "right": bool(self.right[place]),
-                "answered": bool(self.answered[place]),
-                "confidence": round(float(self.calibrated[place]), 6),
-                "raw": round(float(self.raw[place]), 6),
-                "softmax": round(float(self.softmax[place]), 6),
-                "log_probability": round(float(self.log_probability[place]), 6),
-            }
 
-    def measurements(self, config: CalibrationConfig, seed: int, notes: Mapping[str, Any]) -> dict[str, Measurement]:
-        """Everything that the gate reports, with ``notes`` as evidence of each."""
-        found = [
-            *self._confidence(config, seed, notes),
-            *self._gains(config, seed, notes),
-            *self._decisions(notes),
-            *self._confident(config, notes),
-        ]
-        return {one.metric: one for one in found}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Report:
+    """Measurements of assessed answers; ``notes`` is evidence of each."""
 
-    def _confidence(self, config: CalibrationConfig, seed: int, notes: Mapping[str, Any]) -> Iterable[Measurement]:
-        from ...evals.metrics.confidence import Auroc, Brier, CalibrationError, RiskCoverage
+    answers: Assessed
+    config: CalibrationConfig
+    seed: int
+    notes: Mapping[str, Any]
 
-        inverted = 1 / (1 + np.exp(-self.depths.mean(1)))
-        groups = [question.group for question in self.questions]
-        drawn = {"replicates": config.bootstrap, "seed": seed, "groups": groups}
+    def measurements(self) -> dict[str, Measurement]:
+        """Everything that the gate reports, by metric."""
+        right = self.answers.right
+        found = [*self._fit(), *self._ranking(), *self._gains(), *self._decisions(), *self._confident()]
+        if 0 < right.sum() < len(right):
+            return {one.metric: one for one in found}
+        reason = "the answers are all right or all wrong, so nothing can be ranked"
+        return {one.metric: missing(one.metric, reason) if one.metric.startswith(_RANKS) else one for one in found}
 
-        def computed(metric: Any, key: str, name: str, scores: Array, **more: Any) -> Measurement:
-            found = metric.compute(predictions=scores, references=self.right.astype(int), **drawn, **more)
-            return _measured(name, found, key, len(self.right), notes)
+    def _fit(self) -> Iterable[Measurement]:
+        """How well confidence fits the truth."""
+        from ...evals.metrics.confidence import Brier, CalibrationError
 
-        yield computed(CalibrationError(), "ece", "ece", self.calibrated, bins=config.bins)
-        yield computed(CalibrationError(), "ece", "ece_inverted", inverted, bins=config.bins)
-        yield computed(CalibrationError(), "ece", "ece_raw", self.raw, bins=config.bins)
-        squares = (self.calibrated - self.right) ** 2
+        answers = self.answers
+        inverted = 1 / (1 + np.exp(-answers.depths.mean(1)))
+        for name, scores in (("ece", answers.calibrated), ("ece_inverted", inverted), ("ece_raw", answers.raw)):
+            yield self._interval(name, "ece", self._computed(CalibrationError(), scores, bins=self.config.bins))
+        squares = (answers.calibrated - answers.right) ** 2
         yield Measurement(
             metric="brier",
-            value=Brier().compute(predictions=self.calibrated, references=self.right.astype(int))["brier"],
+            value=Brier().compute(predictions=answers.calibrated, references=answers.right.astype(int))["brier"],
             n=len(squares),
-            per_document=dict(zip(self.keys, squares.tolist(), strict=True)),
-            evidence=notes,
+            per_document=dict(zip(answers.keys, squares.tolist(), strict=True)),
+            evidence=self.notes,
         )
-        scores = {"": self.calibrated, "_softmax": self.softmax, "_logprob": self.log_probability}
-        for suffix, score in scores.items():
-            yield computed(Auroc(), "auroc", f"auroc{suffix}", score)
-            tables = {**notes, **self._tables()} if not suffix else notes
-            curve = RiskCoverage().compute(predictions=score, references=self.right.astype(int), **drawn)
-            thin = np.unique(np.linspace(0, len(curve["risk"]) - 1, _CURVE).round().astype(int))
-            points = {key: [curve[key][place] for place in thin] for key in ("coverage", "risk")}
-            yield _measured(f"aurc{suffix}", curve, "aurc", len(self.right), {**tables, "curve": points})
+
+    def _ranking(self) -> Iterable[Measurement]:
+        """How well confidence, each depth and the baselines tell right answers from wrong ones."""
+        from ...evals.metrics.confidence import Auroc, RiskCoverage
+
+        answers = self.answers
+        baselines = {"_softmax": answers.softmax, "_logprob": answers.log_probability}
+        for suffix, scores in {"": answers.calibrated, **baselines}.items():
+            yield self._interval(f"auroc{suffix}", "auroc", self._computed(Auroc(), scores))
+            curve = self._computed(RiskCoverage(), scores)
+            thin = np.unique(np.linspace(0, len(curve["risk"]) - 1, _POINTS).round().astype(int))
+            notes = {"curve": {key: [curve[key][place] for place in thin] for key in ("coverage", "risk")}}
             if not suffix:
-                yield _measured("e_aurc", curve, "e_aurc", len(self.right), notes)
-        for depth in range(self.depths.shape[1]):
-            yield computed(Auroc(), "auroc", f"auroc/{depth + 1}", self.depths[:, depth])
+                yield self._interval("e_aurc", "e_aurc", curve)
+                notes |= answers.tables()
+            yield self._interval(f"aurc{suffix}", "aurc", curve, notes)
+        for depth in range(answers.depths.shape[1]):
+            yield self._interval(f"auroc/{depth + 1}", "auroc", self._computed(Auroc(), answers.depths[:, depth]))
 
-    def _gains(self, config: CalibrationConfig, seed: int, notes: Mapping[str, Any]) -> Iterable[Measurement]:
-        """Probes against max-softmax on the same draws of groups."""
-        weights = resampled([question.group for question in self.questions], max(2, config.bootstrap), seed)
-        statistics: dict[str, tuple[Callable[..., Array], float]] = {"auroc": (auroc, 1.0), "aurc": (aurc, -1.0)}
-        for name, (statistic, sign) in statistics.items():
+    def _gains(self) -> Iterable[Measurement]:
+        """Probes against max-softmax, both on the same draws of groups."""
+        answers = self.answers
+        weights = resampled(answers.groups, max(2, self.config.bootstrap), self.seed)
+        statistics: tuple[tuple[str, Callable[..., Array], float], ...] = (("auroc", auroc, 1.0), ("aurc", aurc, -1.0))
+        for name, statistic, sign in statistics:
+            value = sign * (statistic(answers.calibrated, answers.right) - statistic(answers.softmax, answers.right))
+            ours, theirs = (statistic(one, answers.right, weights) for one in (answers.calibrated, answers.softmax))
+            half = z_quantile(0.95) * spread(ours - theirs)
+            yield self._interval(
+                f"{name}_gain", name, {name: value, f"{name}_low": value - half, f"{name}_high": value + half}
+            )
 
-            def gain(drawn: Array | None, statistic: Callable[..., Array] = statistic, sign: float = sign) -> Array:
-                ours = statistic(self.calibrated, self.right, drawn)
-                return np.asarray(sign * (ours - statistic(self.softmax, self.right, drawn)))
-
-            value, half = float(gain(None)), z_quantile(0.95) * spread(gain(weights))
-            found = {name: value, f"{name}_low": value - half, f"{name}_high": value + half}
-            yield _measured(f"{name}_gain", found, name, len(self.right), notes)
-
-    def _decisions(self, notes: Mapping[str, Any]) -> Iterable[Measurement]:
+    def _decisions(self) -> Iterable[Measurement]:
+        """What answering and withholding come to."""
         from ...evals.metrics.abstention import Abstention
 
-        shares = Abstention().compute(predictions=self.answered.astype(int), references=self.right.astype(int))
-        every, right = np.ones(len(self.right), dtype=bool), self.right > 0
+        answers, right = self.answers, self.answers.right > 0
+        shares = Abstention().compute(predictions=answers.answered.astype(int), references=right.astype(int))
         parts: dict[str, tuple[Flags, Flags, str]] = {
-            "coverage": (every, self.answered, "no answer"),
-            "coverage_right": (right, self.answered, "no answer was right"),
-            "accuracy_answered": (self.answered, right, "every answer was withheld"),
-            "justified": (~self.answered, ~right, "no answer was withheld"),
+            "coverage": (np.ones(len(right), dtype=bool), answers.answered, "no answer"),
+            "coverage_right": (right, answers.answered, "no answer was right"),
+            "accuracy_answered": (answers.answered, right, "every answer was withheld"),
+            "justified": (~answers.answered, ~right, "no answer was withheld"),
         }
         for name, (among, held, why) in parts.items():
-            yield self._share(name, shares[name], among, held, why, notes)
+            yield self._share(name, shares[name], among, held) if among.any() else missing(name, why)
 
-    def _confident(self, config: CalibrationConfig, notes: Mapping[str, Any]) -> Iterable[Measurement]:
+    def _confident(self) -> Iterable[Measurement]:
+        """Wrong answers at a high confidence, in all and by domain."""
         from ...evals.metrics.abstention import ConfidentWrong
 
-        metric = ConfidentWrong()
-        bad = (self.calibrated > config.threshold) & (self.right == 0)
-        domains = np.asarray([question.domain for question in self.questions], dtype=object)
-        for domain in (None, *sorted(set(domains.tolist()))):
-            among = np.ones(len(bad), dtype=bool) if domain is None else domains == domain
-            value = metric.compute(
-                predictions=self.calibrated[among], references=self.right[among].astype(int), threshold=config.threshold
-            )["confident_wrong"]
-            name = "confident_wrong" if domain is None else f"confident_wrong/{domain}"
-            yield self._share(name, value, among, bad, "no answer", notes)
+        answers, threshold = self.answers, self.config.threshold
+        bad = (answers.calibrated > threshold) & (answers.right == 0)
+        domains = np.asarray([question.domain for question in answers.questions], dtype=object)
+        members = {f"/{domain}": domains == domain for domain in sorted(set(domains.tolist()))}
+        for suffix, among in {"": np.ones(len(bad), dtype=bool), **members}.items():
+            value = ConfidentWrong().compute(
+                predictions=answers.calibrated[among], references=answers.right[among].astype(int), threshold=threshold
+            )
+            yield self._share(f"confident_wrong{suffix}", value["confident_wrong"], among, bad)
 
-    def _share(
-        self, name: str, value: float, among: Flags, held: Flags, why: str, notes: Mapping[str, Any]
+    def _computed(self, metric: Any, scores: Array, **options: Any) -> dict[str, Any]:
+        answers = self.answers
+        found: dict[str, Any] = metric.compute(
+            predictions=scores,
+            references=answers.right.astype(int),
+            replicates=self.config.bootstrap,
+            seed=self.seed,
+            groups=answers.groups,
+            **options,
+        )
+        return found
+
+    def _interval(
+        self, name: str, key: str, found: Mapping[str, Any], notes: Mapping[str, Any] | None = None
     ) -> Measurement:
-        """The share of the documents ``among`` that have what was ``held``."""
-        if not among.any():
-            return missing(name, why)
-        documents = {key: float(has) for key, has, one in zip(self.keys, held, among, strict=True) if one}
+        bounds = (float(found.get(f"{key}_low", math.nan)), float(found.get(f"{key}_high", math.nan)))
         return Measurement(
-            metric=name, value=value, n=len(documents), kind="proportion", per_document=documents, evidence=notes
+            metric=name,
+            value=float(found[key]),
+            n=len(self.answers.right),
+            interval=bounds if all(map(math.isfinite, bounds)) else None,
+            evidence={**self.notes, **(notes or {})},
         )
 
-    def _tables(self) -> dict[str, Any]:
-        """What came of the questions of each kind and of each domain."""
-        tables: dict[str, Any] = {}
-        for what in ("kind", "domain"):
-            names = np.asarray([getattr(question, what) for question in self.questions], dtype=object)
-            tables[what] = {
-                name: {
-                    "questions": int((names == name).sum()),
-                    "right": round(float(self.right[names == name].mean()), 4),
-                    "answered": round(float(self.answered[names == name].mean()), 4),
-                    "confidence": round(float(self.calibrated[names == name].mean()), 4),
-                }
-                for name in sorted(set(names.tolist()))
-            }
-        return tables
-
-
-def _measured(name: str, found: Mapping[str, Any], key: str, n: int, notes: Mapping[str, Any]) -> Measurement:
-    value = float(found[key])
-    if not math.isfinite(value):
-        return missing(name, "the answers are all right or all wrong, so nothing can be ranked")
-    bounds = (float(found.get(f"{key}_low", math.nan)), float(found.get(f"{key}_high", math.nan)))
-    interval = bounds if all(map(math.isfinite, bounds)) else None
-    return Measurement(metric=name, value=value, n=n, interval=interval, evidence=notes)
-
-
-def _key(question: Question) -> str:
-    content = json.dumps([question.text, question.truths, question.domain], ensure_ascii=False)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    def _share(self, name: str, value: float, among: Flags, held: Flags) -> Measurement:
+        """The share of the documents ``among`` that have what was ``held``."""
+        documents = {key: float(has) for key, has, one in zip(self.answers.keys, held, among, strict=True) if one}
+        return Measurement(
+            metric=name,
+            value=value,
+            n=len(documents),
+            kind="proportion",
+            per_document=documents,
+            evidence=self.notes,
+        )
