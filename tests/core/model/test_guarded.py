@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 import torch
 from phasegate.core.model.anchors import Guard
-from phasegate.core.model.companions import DIGEST, FIELD, attach, companions_of
+from phasegate.core.model.companions import DIGEST, FIELD, attach, companions_of, trunk_digest
+from phasegate.core.model.draft import Draft
+from phasegate.core.model.drafter import DrafterConfig, make_drafter
 from phasegate.core.model.exporting import export_model
 from phasegate.core.model.guarded import is_guarded
 from phasegate.core.model.loading import load_model, save_model
+from phasegate.core.model.probes import Probes
+from phasegate.core.model.speaker import Speaker
 from phasegate.core.model.tokenizer import load_tokenizer
 from phasegate.registry.errors import StoreError
 from phasegate.registry.registry import Registry
@@ -158,3 +162,43 @@ def test_a_failed_guarded_export_leaves_nothing_behind(
     with pytest.raises(StoreError, match="no space left"):
         export_model(folder, tmp_path / "out", with_plane)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("anchor", [False, True])
+def test_probes_and_draft_go_along_with_an_export(
+    build: Any,
+    tokenizer: Any,
+    make_guard: Callable[..., Guard],
+    with_plane: Registry,
+    tmp_path: Path,
+    anchor: bool,
+) -> None:
+    model = build()
+    probes = Probes(
+        layers=(1, 2),
+        weight=torch.randn(2, 2, 32, generator=torch.Generator().manual_seed(1)),
+        bias=torch.zeros(2),
+        penalties={"general": 2.0},
+        position="both",
+        pool="mean",
+        trunk=trunk_digest(model),
+    )
+    shape = {"vocab_size": 300, "embedding_size": 32, "hidden_size": 16, "intermediate_size": 32, "head_dim": 8}
+    config = DrafterConfig(**shape, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2)
+    attach(model, "probes", probes)
+    attach(model, "draft", Draft(network=make_drafter(config, seed=0), trunk=trunk_digest(model), vocabulary=""))
+    if anchor:
+        attach(model, "anchor", make_guard(model, every=2, running=1e9))
+    save_model(model, tokenizer, tmp_path / "in")
+    export_model(tmp_path / "in", tmp_path / "out", with_plane)
+    said = []
+    for folder in ("in", "out"):
+        speaker = Speaker(load_model(tmp_path / folder, with_plane), load_tokenizer(tmp_path / folder))
+        assert speaker.stale() == ()
+        options: dict[str, Any] = {"text": "the cat", "max_new_tokens": 8, "do_sample": False, "confidence": True}
+        said += [speaker.generate(**options), speaker.generate(**options, speculative=True)]
+    assert len({one.texts for one in said}) == 1
+    for one in said[1:]:
+        torch.testing.assert_close(one.confidence, said[0].confidence, atol=1e-5, rtol=0)
+    if not anchor:  # who knows nothing of probes still reads the model
+        assert type(AutoModelForCausalLM.from_pretrained(tmp_path / "out")).__name__ == "Qwen3MoeForCausalLM"

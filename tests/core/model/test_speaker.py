@@ -11,6 +11,8 @@ import torch
 from phasegate.core.model.anchors import Guard
 from phasegate.core.model.answers import Answers, encode_answer, replace_rows, spoken_tokens
 from phasegate.core.model.companions import attach, trunk_digest
+from phasegate.core.model.draft import Draft
+from phasegate.core.model.drafter import DrafterConfig, make_drafter
 from phasegate.core.model.loading import align_generation
 from phasegate.core.model.probes import Probes
 from phasegate.core.model.speaker import Speaker
@@ -298,28 +300,39 @@ def test_a_vetoed_answer_is_a_refusal_and_no_abstention(
 # ---- a draft model
 
 
-class Twin:
-    """A draft model for tests: another tiny model of the same vocabulary."""
+def draft_of(model: Any) -> Draft:
+    """An untrained draft of the model: whatever it proposes, the words are the model's."""
+    config = DrafterConfig(
+        vocab_size=300,
+        embedding_size=32,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=8,
+    )
+    return Draft(network=make_drafter(config, seed=0), trunk=trunk_digest(model), vocabulary="")
 
-    def __init__(self, model: Any) -> None:
-        self.model, self.asked = model, 0
 
-    def assistant(self, model: Any) -> Any:
-        self.asked += 1
-        return self.model
-
-
-def test_a_draft_speaks_in_the_models_words(
-    speak: Speak, build: Any, tokenizer: Any, make_guard: Callable[..., Guard]
-) -> None:
-    model, draft = build(), Twin(build(seed=1))
-    align_generation(draft.model, tokenizer)
-    speaker = speak(model, anchor=make_guard(model, every=2, running=1e9), draft=draft)
-    options: dict[str, Any] = {"text": "the cat sat", "max_new_tokens": 12, "do_sample": False}
+def test_a_draft_speaks_in_the_models_words(speak: Speak, build: Any, make_guard: Callable[..., Guard]) -> None:
+    model = build()
+    attach(model, "probes", probes_for(model))
+    speaker = speak(model, anchor=make_guard(model, every=2, running=1e9), draft=draft_of(model))
+    options: dict[str, Any] = {"text": "the cat sat", "max_new_tokens": 12, "do_sample": False, "confidence": True}
     plain = speaker.generate(**options)
     for _ in range(2):
-        assert torch.equal(speaker.generate(**options, speculative=True).sequences, plain.sequences)
-    assert draft.asked == 1
+        fast = speaker.generate(**options, speculative=True)
+        assert torch.equal(fast.sequences, plain.sequences)
+        assert torch.equal(fast.confidence, plain.confidence)
+    assert speaker.stale() == ()
+
+
+def test_a_draft_does_not_hurry_past_the_anchor(speak: Speak, build: Any, make_guard: Callable[..., Guard]) -> None:
+    model = build()
+    speaker = speak(model, anchor=make_guard(model, every=4, running=-2e9), draft=draft_of(model))
+    said = speaker.generate(text="the cat sat", max_new_tokens=12, do_sample=False, speculative=True)
+    assert said.texts == ("no .",)
 
 
 # ---- stock families
@@ -376,7 +389,7 @@ def test_a_stream_would_show_what_a_veto_takes_back(speak: Speak, build: Any, ma
 def test_speculation_takes_one_prompt(speak: Speak, build: Any) -> None:
     model = build()
     with pytest.raises(ConfigError, match="one prompt at a time, and 3 were given"):
-        speak(model, draft=Twin(model)).generate(text=PROMPTS, speculative=True)
+        speak(model, draft=draft_of(model)).generate(text=PROMPTS, speculative=True)
 
 
 def test_a_domain_without_weight_is_told(speak: Speak, build: Any) -> None:
