@@ -52,6 +52,9 @@ def contrast_rows(
 
     def make() -> ContrastRows:
         rows = corpus.rows(view, split, kinds)
+        if split == "heldout" and not any(rows["completion"][:]):
+            # Prompts to be judged by alone: there is nothing to compute a loss on.
+            return ContrastRows(rows=_labelled({}, (), ""), members={}, too_long=0, cut=0, unanswered=len(rows))
         if "rejected" not in rows.column_names:
             raise DataError(f"The view {view!r} does not say what should not be said (rejected); choose another view.")
         said = encoded_answers(corpus, tokenizer, length, view, split, kinds)
@@ -117,5 +120,5 @@ def _labelled(columns: Mapping[str, Sequence[Any]], kinds: Sequence[str], finger
             "kind": ClassLabel(names=list(kinds)),
         }
     )
-    table = pa.table(dict(columns), schema=features.arrow_schema)
+    table = pa.table({name: columns.get(name, []) for name in features}, schema=features.arrow_schema)
     return Dataset(table, info=DatasetInfo(features=features), fingerprint=fingerprint)
