@@ -56,9 +56,9 @@ class AnchorOptions:
 
     ``false_positives`` is the share of benign prompts that may be vetoed, at the prompt and in the answer together.
     ``calibration`` is the share of prompts on which thresholds are set, ``measured`` the share on which nothing is set
-    and the rates are measured; the anchor learns from the rest. ``prompts`` caps each side. Answers are looked at at
-    every ``every``-th token and at their end (0: only prompts are). ``refusal`` is what is answered instead of what
-    was vetoed (if not given, the completion that most harmful rows have).
+    and the rates are measured; the anchor learns from the rest. ``prompts`` caps each side, evenly by kind. Answers
+    are looked at at every ``every``-th token and at their end (0: only prompts are). ``refusal`` is what is answered
+    instead of what was vetoed (if not given, the completion that most harmful rows have).
     """
 
     harmful: tuple[str, ...] = ("harmful",)
@@ -85,9 +85,10 @@ class DraftOptions:
     ``hidden_size``, ``heads`` and ``intermediate_size`` are the target's if not given (the FFN four times the width).
     ``proposals`` is how many tokens it proposes at a time. It learns from ``samples`` continuations by the target, of
     at most ``sample_tokens`` tokens drawn at ``temperature`` (0: greedy): answers to training prompts of the step's
-    view, and for the share ``text`` of them continuations of training text. ``softening`` is the temperature of both
-    distributions in the loss. ``path`` starts from the draft model of a stage checkpoint or export, which must have the
-    target's vocabulary; without it, a draft that the model already has in this size is trained on.
+    view, and for the share ``text`` of them continuations of training text. Beside them it learns what the target
+    would say in ``dialogues`` of the view's own dialogues, which cost no sampling. ``softening`` is the temperature of
+    both distributions in the loss. ``path`` starts from the draft model of a stage checkpoint or export, which must
+    have the target's vocabulary; without it, a draft that the model already has in this size is trained on.
     """
 
     hidden_size: Annotated[int, Field(ge=1)] | None = None
@@ -95,11 +96,12 @@ class DraftOptions:
     heads: Annotated[int, Field(ge=1)] | None = None
     intermediate_size: Annotated[int, Field(ge=1)] | None = None
     proposals: Annotated[int, Field(ge=1)] = 4
-    samples: Annotated[int, Field(ge=1)] = 4096
+    samples: Annotated[int, Field(ge=1)] = 2048
     sample_tokens: Annotated[int, Field(ge=1)] = 32
     temperature: Annotated[float, Field(ge=0.0)] = 1.0
     softening: Annotated[float, Field(gt=0.0)] = 1.0
     text: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    dialogues: Annotated[int, Field(ge=0)] = 0
     path: str | None = None
 
 

@@ -86,18 +86,22 @@ def two_sides(rows: Iterable[Mapping[str, Any]], options: AnchorOptions, label: 
 
 
 def divide(every: Sequence[Request], options: AnchorOptions, seed: int) -> Parts:
-    """Cut the prompts of each side, in an order drawn from ``seed``, into the three parts at their shares."""
-    capture: list[Request] = []
-    calibration: list[Request] = []
-    measured: list[Request] = []
+    """Cut the prompts of each kind, in an order drawn from ``seed``, into the three parts at their shares; of a side
+    with more than ``options.prompts``, equally many of each kind as far as they go."""
+    parts: tuple[list[Request], list[Request], list[Request]] = ([], [], [])
     stream = np.random.default_rng(seed)
     for harmful in (True, False):
         side = [request for request in every if request.harmful == harmful]
-        side = [side[number] for number in stream.permutation(len(side))][: options.prompts]
-        held, last = round(options.calibration * len(side)), round(options.measured * len(side))
-        calibration += side[:held]
-        measured += side[held : held + last]
-        capture += side[held + last :]
+        side = [side[number] for number in stream.permutation(len(side))]
+        kinds = {kind: [one for one in side if one.kind == kind] for kind in sorted({one.kind for one in side})}
+        left = len(side) if options.prompts is None else options.prompts
+        for open_kinds, kind in enumerate(sorted(kinds, key=lambda kind: len(kinds[kind]))):
+            own = kinds[kind][: left // (len(kinds) - open_kinds)]
+            left -= len(own)
+            held, last = round(options.calibration * len(own)), round(options.measured * len(own))
+            for part, members in zip(parts, (own[held + last :], own[:held], own[held : held + last]), strict=True):
+                part += members
+    capture, calibration, measured = ([part[number] for number in stream.permutation(len(part))] for part in parts)
     return Parts(capture=capture, calibration=calibration, measured=measured)
 
 

@@ -31,6 +31,8 @@ def capture_anchor(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> 
     request is vetoed at either with at most that probability.
     Raises ``DataError`` for a side without prompts, or too few benign ones for the promised rate.
     """
+    import torch
+
     from ...evals.undisturbed import undisturbed
     from ..model.companions import attach
 
@@ -43,6 +45,7 @@ def capture_anchor(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> 
     work = _Work(
         shop=shop,
         order=order,
+        label=label,
         model=model,
         share=_share(options),
         capture=render(shop.tokenizer, parts.capture, limit),
@@ -50,6 +53,9 @@ def capture_anchor(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> 
         measured=render(shop.tokenizer, parts.measured, limit),
     )
     shop.interruption.check()
+    if torch.cuda.is_available():
+        # Where it is trained: elsewhere the last bits differ, and the penalty would not start at 0.
+        model.to(torch.device("cuda", torch.cuda.current_device()))
     with undisturbed(model):
         guard = work.guard(options.refusal or usual_refusal(parts.all, label), options.every)
     attach(model, "anchor", guard)
@@ -96,6 +102,7 @@ class _Work:
 
     shop: Workshop
     order: StepOrder
+    label: str
     model: Any
     share: float
     capture: Sequence[Tokens]
@@ -118,6 +125,11 @@ class _Work:
         prompts, batch = [one.prompt for one in known], self.order.section.rows
         with torch.no_grad():
             hidden = final_states(self.model, prompts, batch).float().cpu()
+        if not bool(torch.isfinite(hidden).all()):
+            raise DataError(
+                f"{self.label} finds hidden states that are no finite numbers: the model has diverged, and no anchor "
+                "can be captured on it; go back to an earlier stage."
+            )
         anchor.capture(
             self.model,
             Material(

@@ -73,6 +73,17 @@ def test_a_guarded_export_is_loaded_whole(
     assert again.generation_config.eos_token_id == model.generation_config.eos_token_id
 
 
+def test_a_guarded_model_that_no_stock_family_computes_keeps_its_type_inside(
+    save: Save, build: Any, with_plane: Registry, ids: torch.Tensor, tmp_path: Path
+) -> None:
+    model = build(gate="straight-through")
+    assert export_model(save(model), tmp_path / "out", with_plane).guarded
+    again = load_model(tmp_path / "out", with_plane)
+    assert again.config.model_type == "phasegate_moe"
+    with torch.no_grad():
+        assert torch.equal(again(ids).logits, model(ids).logits)
+
+
 def test_an_export_of_a_guarded_export_is_guarded(save: Save, with_plane: Registry, tmp_path: Path) -> None:
     export_model(save(), tmp_path / "out", with_plane)
     assert export_model(tmp_path / "out", tmp_path / "further", with_plane).guarded

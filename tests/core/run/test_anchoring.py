@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -255,6 +256,15 @@ def test_data_that_make_no_anchor_are_an_error(capture: Capture, found: list[dic
         capture(found=found)
 
 
+def test_a_model_that_diverged_is_told_so() -> None:
+    shop = make_shop(rows())
+    model = make_model(shop)
+    with torch.no_grad():
+        model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(DataError, match="the model has diverged"):
+        capture_anchor(shop, make_order(), model)
+
+
 def test_benign_rows_without_answers_cannot_set_the_limit_for_answers(capture: Capture) -> None:
     found = [row if row["kind"] == "harmful" else {**row, "completion": []} for row in rows()]
     with pytest.raises(DataError, match="0 benign"):
@@ -281,7 +291,7 @@ def test_options_that_cannot_be_are_refused(capture: Capture, options: dict[str,
 @pytest.mark.parametrize(
     ("found", "options", "told"),
     [
-        (rows(benign=30), {}, r"phases.safety.steps.anchor would set its thresholds on 9 benign prompts, but 19"),
+        (rows(benign=30), {}, r"phases.safety.steps.anchor would set its thresholds on 8 benign prompts, but 19"),
         (rows(harmful=0), {}, "draws no prompts to refuse"),
         (rows(benign=0), {}, "one-sided safety data"),
         ([{**row, "completion": []} for row in rows(benign=90)], {}, "no harmful row has a completion"),
@@ -321,8 +331,18 @@ def test_the_parts_depend_on_the_seed_alone() -> None:
     assert parts_of(1) != parts_of(2)
 
 
-def test_a_side_is_capped() -> None:
-    assert len(parts_of(prompts=10).all) == 20
+def test_a_side_is_capped_evenly_by_kind() -> None:
+    found = [*rows(), *({**row, "kind": "rare"} for row in rows(0, 64)[60:])]  # 30 benign, 30 medical, 4 rare
+    options = AnchorOptions(prompts=14)
+    kinds = Counter(one.kind for one in divide(two_sides(found, options, "here"), options, 0).all)
+    assert kinds == {"harmful": 14, "benign": 5, "medical": 5, "rare": 4}
+
+
+def test_every_part_holds_every_kind_at_its_share() -> None:
+    parts = parts_of(calibration=0.3, measured=0.2)
+    for part, count in ((parts.capture, 15), (parts.calibration, 9), (parts.measured, 6)):
+        assert Counter(one.kind for one in part) == {"benign": count, "harmful": count, "medical": count}
+        assert [one.kind for one in part] != sorted(one.kind for one in part)
 
 
 def test_a_prompt_that_stands_twice_counts_once() -> None:
