@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ...registry.errors import DataError
 from ...registry.options import parse
@@ -12,13 +12,24 @@ from ..config.contrast import contrast_options
 from ..config.objectives import AnchorOptions
 
 if TYPE_CHECKING:
+    from ...registry.registry import Registry
     from ..config.schema import StepSection
-    from ..run.plan import Plan
+    from .corpus import Corpus
 
 HARMFUL = "harmful"
 
 
-def check_two_sided(plan: Plan, label: str, section: StepSection) -> None:
+class Planned(Protocol):
+    """What of a plan is looked at."""
+
+    @property
+    def corpus(self) -> Corpus: ...
+
+    @property
+    def registry(self) -> Registry: ...
+
+
+def check_two_sided(plan: Planned, label: str, section: StepSection) -> None:
     """Refuse safety data that knows one side only, for contrast and anchor steps.
 
     A set without prompts to refuse teaches nothing, and one without prompts to answer teaches to refuse everything.
@@ -69,7 +80,7 @@ def _something_to_say(rows: Any, drawn: set[str], label: str, view: str) -> None
             )
 
 
-def _rows_for_terms(plan: Plan, section: StepSection, drawn: set[str], label: str) -> None:
+def _rows_for_terms(plan: Planned, section: StepSection, drawn: set[str], label: str) -> None:
     for name, loss in section.losses.items():
         kinds = getattr(plan.registry.config("loss", loss.use, loss.options), "kinds", None)
         if kinds is not None and not drawn & set(kinds):

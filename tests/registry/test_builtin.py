@@ -92,6 +92,7 @@ def test_phases_state_what_they_need_and_give() -> None:
         "foundation": ((), ("knowledge",)),
         "specialization": (("knowledge",), ("specialists",)),
         "alignment": (("knowledge",), ("dialogue",)),
+        "safety": (("dialogue",), ("refusals",)),
     }
 
 

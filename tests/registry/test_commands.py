@@ -129,9 +129,13 @@ def test_components_are_listed_by_kind(three: None) -> None:
 def test_components_are_listed_as_json() -> None:
     told = json.loads(printed("components", "--json"))
     assert [row["ref"] for row in told if row["kind"] == "loss"] == [
+        "phasegate:anchor",
         "phasegate:balance",
         "phasegate:domain-entropy",
+        "phasegate:domain-helpfulness",
+        "phasegate:harm-avoidance",
         "phasegate:loss-free-bias",
+        "phasegate:over-refusal",
         "phasegate:z",
     ]
 
