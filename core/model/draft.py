@@ -109,7 +109,8 @@ class Draft:
         own.assistant_confidence_threshold = 0.0
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             setattr(own, name, getattr(model.generation_config, name))
-        return network.eval()
+        network.eval().prepare()
+        return network
 
     def of(self, model: PreTrainedModel, **changes: Any) -> Self:
         """The same draft as one of ``model`` as it is now."""

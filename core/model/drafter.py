@@ -5,7 +5,7 @@ The widths differ, so a projection P joins them: a token enters as its row of E 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import nn
 from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Model
 
-from .proposing import Proposer
+from .proposing import Proposer, Stencil
 from .seeding import seeded
 
 
@@ -83,7 +83,31 @@ class DrafterForCausalLM(Qwen3ForCausalLM):
         self.model.embed_tokens = BorrowedEmbedding(config.embedding_size, config.hidden_size)
         self.vocab_size = config.vocab_size
         self.lm_head = BorrowedHead(self.model.embed_tokens)
+        self._stencil: Stencil | None = None
         self.post_init()
+
+    def prepare(self) -> None:
+        """Lay the weights out for proposing, once for all sequences, until they change: training, moving and loading
+        undo it; whoever changes weights in any other way calls it again."""
+        self._stencil = Stencil(self)
+
+    def train(self, mode: bool = True) -> Self:
+        """The module's own, and undoes ``prepare``."""
+        self._stencil = None
+        return super().train(mode)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's own, and undoes ``prepare``."""
+        self._stencil = None
+        return super().load_state_dict(*args, **kwargs)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        self._stencil = None
+        super()._apply(*args, **kwargs)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_stencil": None}  # a copy has its own weights
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """Generate, or propose candidates where the library's assisted generation asks for them."""
@@ -91,7 +115,7 @@ class DrafterForCausalLM(Qwen3ForCausalLM):
         if args or not isinstance(config, GenerationConfig) or not _asks_for_candidates(config, kwargs):
             return super().generate(*args, **kwargs)
         past = kwargs.get("past_key_values")
-        return (past if isinstance(past, Proposer) else Proposer(self)).propose(
+        return (past if isinstance(past, Proposer) else Proposer(self._stencil or Stencil(self))).propose(
             kwargs["input_ids"],
             kwargs["max_new_tokens"],
             processors=kwargs.get("logits_processor") or (),

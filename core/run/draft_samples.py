@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ..config.objectives import DraftOptions
     from ..config.schema import StepSection
     from ..training.own_samples import Sample
+
+Learnt: TypeAlias = tuple[Sequence[int], Sequence[int]]  # token ids, and 1 where a token is learnt
 
 SHORTEST = 4  #: tokens of text that a continuation starts from, at least
 
@@ -58,6 +60,20 @@ class Sampling:
             wait_for_all()
         return read_samples(path), notes
 
+    def dialogues(self) -> list[Learnt]:
+        """Dialogues of the step's view as they stand, as many as are asked for, without those that are too long."""
+        from ..data.chat import encode_chats
+
+        if not self.options.dialogues:
+            return []
+        section = self.order.section
+        rows = self.shop.corpus.rows(section.view, "train", section.kinds)
+        rows = rows.select([place for place, completion in enumerate(rows["completion"][:]) if completion])
+        random = np.random.default_rng(derive(self.order.identity, self.order.name, "dialogues"))
+        drawn = rows.select(_draw(random, len(rows), min(self.options.dialogues, len(rows))))
+        chats = encode_chats(self.shop.tokenizer, drawn, section.sequence_length or self.shop.length)
+        return list(zip(chats.ids, chats.masks, strict=True))
+
     def _prompts(self) -> tuple[list[list[int]], list[str]]:
         """Prompts in the order in which they are drawn, and how many were too long."""
         section = self.order.section
@@ -84,9 +100,8 @@ class Sampling:
                 f"{self.options.sample_tokens} more; raise sequence_length or lower options.sample_tokens."
             )
         dropped = len(encoded) - len(kept)
-        return kept, [
-            f"{dropped} of {count} prompts are longer than {room} tokens and were left out"
-        ] if dropped else []
+        note = f"{dropped} of {count} prompts are longer than {room} tokens and were left out"
+        return kept, [note] if dropped else []
 
     def _beginnings(self, random: np.random.Generator, count: int, room: int) -> list[list[int]]:
         from ..data.corpus import texts
@@ -112,20 +127,24 @@ def _draw(random: np.random.Generator, rows: int, count: int) -> list[int]:
     return np.concatenate(rounds)[:count].tolist() if rounds else []
 
 
-def sample_rows(samples: Sequence[Sample], section: StepSection, length: int, key: tuple[str, str]) -> Dataset:
-    """The step's rows in final order: samples laid end to end in random order, only what the target said learnt."""
+def learnt(samples: Sequence[Sample]) -> list[Learnt]:
+    """Samples as token ids with a mask over what the target said."""
+    return [
+        ([*sample.prompt, *sample.answer], [0] * len(sample.prompt) + [1] * len(sample.answer)) for sample in samples
+    ]
+
+
+def rows_of(pairs: Sequence[Learnt], section: StepSection, length: int, key: tuple[str, str]) -> Dataset:
+    """The step's rows in final order: dialogues laid end to end in random order, as often as its steps need them."""
     from ..data.hashing import digest, stream
     from ..data.packing import pack_chats
     from ..data.tables import dataset_of
 
     random = stream(*key, "rows")
-    pairs = [
-        ([*sample.prompt, *sample.answer], [0] * len(sample.prompt) + [1] * len(sample.answer))
-        for sample in (samples[place] for place in random.permutation(len(samples)))
-    ]
+    pairs = [pairs[place] for place in random.permutation(len(pairs))]
     packed = pack_chats([(-1, pairs)], length)
     if not len(packed):
-        raise DataError(f"{len(samples)} samples fill no row of {length} tokens; raise options.samples.")
+        raise DataError(f"{len(pairs)} samples fill no row of {length} tokens; raise options.samples.")
     base = dataset_of(
         {
             "input_ids": packed.ids.tolist(),

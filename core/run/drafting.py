@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...registry.errors import ConfigError
 from ...registry.options import parse
 from ..config.objectives import DraftOptions
-from .draft_samples import SHORTEST, Sampling, sample_rows
+from .draft_samples import SHORTEST, Sampling, learnt, rows_of
 from .seeds import derive, seed_everything
 from .step import StepOrder, StepResult, Workshop, step_hook
 
@@ -43,8 +43,10 @@ def train_draft(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Ste
     network = _begin(shop, order, model, options, label)
     with undisturbed(model, seed=derive(order.identity, order.name, "samples")):
         model.eval()
-        samples, notes = Sampling(shop=shop, order=order, model=model, options=options, label=label).samples()
-        rows = sample_rows(samples, section, section.sequence_length or shop.length, (order.identity, order.name))
+        sampling = Sampling(shop=shop, order=order, model=model, options=options, label=label)
+        samples, notes = sampling.samples()
+        pairs = [*learnt(samples), *sampling.dialogues()]
+        rows = rows_of(pairs, section, section.sequence_length or shop.length, (order.identity, order.name))
         seed_everything(seed)
         tokens = section.steps * section.rows * (section.sequence_length or shop.length)
         bridge = step_hook(shop, order)
@@ -106,13 +108,13 @@ def check_draft(plan: Plan, label: str, section: StepSection) -> None:
             f"{label} draws samples of {options.sample_tokens} tokens, which leaves no prompt in rows of {length}; "
             "lower options.sample_tokens or raise sequence_length."
         )
-    if section.view != "text" and options.text < 1:
-        rows = plan.corpus.rows(section.view, "train", section.kinds)
-        if "prompt" not in rows.column_names:
-            raise ConfigError(
-                f"{label} needs prompts to answer, which the view '{section.view}' does not have; set view: chat, or "
-                "options.text: 1 to learn from continuations of text alone."
-            )
+    needed = {"prompt"} if section.view != "text" and options.text < 1 else set()
+    needed |= {"completion"} if options.dialogues else set()
+    if needed and (missing := needed - set(plan.corpus.rows(section.view, "train", section.kinds).column_names)):
+        raise ConfigError(
+            f"{label} needs a view with {' and '.join(sorted(missing))}, which '{section.view}' does not have; set "
+            "view: chat, or learn from text alone (view: text without options.dialogues)."
+        )
     if options.path is None:
         return
     from ..model.draft import draft_facts, same_vocabulary, vocabulary_of
