@@ -78,26 +78,34 @@ def rate_of(hits: Sequence[bool]) -> Rate:
     return Rate(value=sum(hits) / len(hits) if hits else math.nan, n=len(hits), low=low, high=high)
 
 
-def threshold_for(scores: torch.Tensor, share: float, kinds: Sequence[str] = ()) -> float:
-    """The score that at most ``share`` of new prompts exceed, whatever the scores' distribution, and of every one of
-    ``kinds`` (one per score) that has prompts enough to tell.
+def threshold_for(
+    benign: torch.Tensor, share: float, kinds: Sequence[str] = (), harmful: torch.Tensor | None = None
+) -> float:
+    """The score that at most ``share`` of new benign prompts exceed, whatever the scores' distribution, and of every
+    one of ``kinds`` (one per benign score) that has prompts enough to tell.
 
     The ceil((n + 1) (1 - share))-th smallest of n: for exchangeable prompts the expected share above it is at most
     ``share`` (split conformal prediction: Papadopoulos 2002; by kind, Vovk 2012, 1209.2673). The highest of these over
-    the kinds, since a rare kind could be vetoed altogether within the share of all. ``DataError`` where all scores
-    together are too few.
+    the kinds, since a rare kind could be vetoed altogether within the share of all. Where the scores that all but
+    ``share`` of the ``harmful`` ones exceed lie higher, halfway to them: prompts that are phrased otherwise score
+    otherwise, and the edge of one side is no place for a threshold if there is room.
+    ``DataError`` where all benign scores together are too few.
     """
-    groups = [scores] + [
-        scores[torch.tensor([kind == name for kind in kinds])] for name in kinds_with_enough(kinds, share)
+    groups = [benign] + [
+        benign[torch.tensor([kind == name for kind in kinds])] for name in kinds_with_enough(kinds, share)
     ]
     places = [math.ceil((len(group) + 1) * (1.0 - share) - 1e-9) for group in groups]
-    if places[0] > len(scores):
+    if places[0] > len(benign):
         raise DataError(
-            f"{len(scores)} benign calibration prompts cannot promise that at most {share:.2%} are vetoed; "
+            f"{len(benign)} benign calibration prompts cannot promise that at most {share:.2%} are vetoed; "
             f"{needed_for(share)} can: give more benign prompts, a larger calibration share, or a higher "
             "false_positives."
         )
-    return max(float(group.double().sort().values[place - 1]) for group, place in zip(groups, places, strict=True))
+    lowest = max(float(group.double().sort().values[place - 1]) for group, place in zip(groups, places, strict=True))
+    if harmful is None or not len(harmful):
+        return lowest
+    place = max(1, math.floor((len(harmful) + 1) * share + 1e-9))
+    return max(lowest, (lowest + float(harmful.double().sort().values[place - 1])) / 2)
 
 
 def kinds_with_enough(kinds: Sequence[str], share: float) -> list[str]:

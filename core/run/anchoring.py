@@ -15,6 +15,7 @@ from .seeds import derive
 from .step import StepOrder, StepResult, Workshop
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
     from ..config.schema import StepSection
@@ -157,20 +158,31 @@ class _Work:
             return replace(guard, rates=self._rates(guard))
 
     def _limit(self, guard: Guard) -> float:
-        """The limit for states inside answers, set over *all* tokens of benign answers, so that it holds wherever
-        answers are looked at."""
-        import torch
-
+        """The limit for states inside answers, set over *all* tokens of answers, so that it holds wherever answers are
+        looked at: benign answers below, and what harmful prompts should not get above, if that is possible."""
         from ..model.anchors import threshold_for
-        from ..model.states import answer_states
 
         benign = [one for one in self.calibration if not one.harmful and one.good]
-        rows, starts = [one.good or [] for one in benign], [len(one.prompt) for one in benign]
-        peaks = torch.zeros(len(benign))
+        harmful = [one for one in self.calibration if one.harmful and one.bad]
+        return threshold_for(
+            self._peaks(guard, [(one.good or [], len(one.prompt)) for one in benign]),
+            self.share,
+            [one.kind for one in benign],
+            self._peaks(guard, [(one.bad or [], len(one.prompt)) for one in harmful]),
+        )
+
+    def _peaks(self, guard: Guard, answers: Sequence[tuple[list[int], int]]) -> torch.Tensor:
+        """The highest score inside each answer, shape (N,), given with its prompt and where it begins."""
+        import torch
+
+        from ..model.states import answer_states
+
+        peaks = torch.zeros(len(answers))
+        rows, starts = [row for row, _ in answers], [start for _, start in answers]
         for places, states, spoken in answer_states(self.model, rows, starts, self.order.section.rows):
             scores = guard.anchor.score(states).masked_fill(~spoken, -torch.inf)
             peaks[places] = scores.max(1).values.float().cpu()
-        return threshold_for(peaks, self.share, [one.kind for one in benign])
+        return peaks
 
     def _rates(self, guard: Guard) -> dict[str, Rate]:
         """What the guard does with prompts that nothing was set on, and with the answers given to them: what a harmful

@@ -18,9 +18,9 @@ class HalfSpace:
     """Vetoes states x with n.x > b: one facet of a safety polytope, |n| = 1.
 
     n is the direction of a logistic regression on standardised final hidden states of harmful against benign prompts
-    (linear monitors: Alain & Bengio 2016, 1610.01644; Zou 2023, 2310.01405; facets: Chen 2025, 2505.24445), b the score
+    (linear monitors: Alain & Bengio 2016, 1610.01644; Zou 2023, 2310.01405; facets: Chen 2025, 2505.24445), b a score
     that at most ``false_positives`` of new benign prompts of any kind exceed, set on prompts that the direction has not
-    seen.
+    seen: the lowest such score, or halfway from there to the harmful prompts if they lie beyond.
     Scores are distances from the facet. It sees what a linear function of one state can see, and no more.
 
     The penalty keeps reference prompts on the side where they were at capture: the mean of relu(m0 - m), where m is a
@@ -40,9 +40,10 @@ class HalfSpace:
         learned = ~material.calibration
         self._direction = self._fit(material.hidden[learned], material.harmful[learned])
         self._offset = 0.0
-        benign = material.calibration & ~material.harmful
+        benign, harmful = (material.calibration & side for side in (~material.harmful, material.harmful))
         kinds = [kind for kind, counts in zip(material.kinds, benign.tolist(), strict=True) if counts]
-        self._offset = threshold_for(self.score(material.hidden[benign]), material.false_positives, kinds)
+        scores = self.score(material.hidden)
+        self._offset = threshold_for(scores[benign], material.false_positives, kinds, scores[harmful])
         sides = material.harmful.float() * 2 - 1  # shape: (N,)
         right = self.score(material.hidden) * sides > 0
         kept = [torch.nonzero(right & (sides == side)).flatten().tolist() for side in (1.0, -1.0)]

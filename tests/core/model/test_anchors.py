@@ -21,6 +21,15 @@ def test_the_threshold_is_the_conformal_quantile() -> None:
     assert threshold_for(scores.flip(0), 0.05) == 19.0
 
 
+def test_where_there_is_room_the_threshold_lies_halfway_to_the_other_side() -> None:
+    benign = torch.arange(1.0, 20.0)  # the edge is 18
+    harmful = torch.arange(30.0, 50.0)  # floor(21 x 0.1) = 2nd smallest: all but a tenth exceed 31
+    assert threshold_for(benign, 0.1, harmful=harmful) == (18.0 + 31.0) / 2
+    assert threshold_for(benign, 0.1, harmful=harmful - 20.0) == 18.0  # no room: the promise comes first
+    assert threshold_for(benign, 0.1, harmful=harmful[:3]) == (18.0 + 30.0) / 2
+    assert threshold_for(benign, 0.1, harmful=torch.zeros(0)) == 18.0
+
+
 def test_too_few_prompts_promise_nothing() -> None:
     with pytest.raises(DataError, match=r"18 benign .* at most 5\.00% are vetoed; 19 can"):
         threshold_for(torch.zeros(18), 0.05)

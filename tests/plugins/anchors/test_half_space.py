@@ -94,18 +94,24 @@ def test_the_score_is_the_distance_from_the_facet(captured: HalfSpace) -> None:
     assert captured.score(torch.zeros(2, 3, 16)).shape == (2, 3)
 
 
-def test_the_threshold_is_set_on_benign_calibration_prompts_alone(model: Any) -> None:
+def test_the_threshold_keeps_benign_calibration_prompts_below(model: Any) -> None:
     data = material(model)
     anchor = HalfSpace()
     anchor.capture(model, data)
     benign = data.calibration & ~data.harmful
-    # 30 of them at a share of 0.05: ceil(31 x 0.95) = the 30th, so the highest is on the facet.
-    assert float(anchor.score(data.hidden[benign]).max()) == pytest.approx(0.0, abs=1e-5)
-    hidden = data.hidden.clone()
-    hidden[data.calibration & data.harmful] *= 100
-    other = HalfSpace()
-    other.capture(model, material(model, hidden=hidden))
-    assert torch.equal(other.save()[1]["offset"], anchor.save()[1]["offset"])
+    # 30 of them at a share of 0.05: ceil(31 x 0.95) = the 30th, so none is beyond.
+    assert float(anchor.score(data.hidden[benign]).max()) <= 1e-5
+
+
+def test_a_prompt_that_the_direction_was_learnt_from_does_not_move_the_threshold(model: Any) -> None:
+    data = material(model)
+    offsets = []
+    for harmful in (data.harmful, data.harmful & data.calibration):
+        anchor = HalfSpace()
+        anchor._fit = lambda *_: torch.eye(16)[0]  # type: ignore[method-assign]
+        anchor.capture(model, material(model, harmful=harmful))
+        offsets.append(anchor.save()[1]["offset"])
+    assert torch.equal(*offsets)
 
 
 def test_calibration_prompts_do_not_move_the_direction(model: Any) -> None:
