@@ -37,7 +37,7 @@ def speak(build: Any, tokenizer: Any) -> Speak:
     return make
 
 
-def padded(tokenizer: Any, texts: list[str] = PROMPTS) -> dict[str, torch.Tensor]:
+def padded(tokenizer: Any, texts: list[str] = PROMPTS) -> dict[str, Any]:
     return dict(tokenizer(texts, return_tensors="pt", padding=True, padding_side="left"))
 
 
@@ -87,7 +87,7 @@ def test_several_answers_to_a_prompt_are_the_librarys(
 ) -> None:
     model = build()
     speaker, prompts = speak(model, anchor=make_guard(model), probes=probes_for(model)), padded(tokenizer)
-    options = {"do_sample": True, "num_return_sequences": 2, "max_new_tokens": 4}
+    options: dict[str, Any] = {"do_sample": True, "num_return_sequences": 2, "max_new_tokens": 4}
     torch.manual_seed(5)
     said = speaker.generate(**prompts, **options, confidence=True, domain=["general", "medical", "general"])
     torch.manual_seed(5)
@@ -349,7 +349,9 @@ def test_stock_families_speak_too(
     speaker = speak(model, anchor=make_guard(model, every=1, running=1e9))
     said = speaker.generate(**prompts, max_new_tokens=4, do_sample=False, confidence=True)
     assert torch.equal(said.sequences, library(speaker, prompts, max_new_tokens=4, do_sample=False))
-    vetoed = speak(model, anchor=make_guard(model, at=threshold_between(speaker, prompts, 2))).generate(**prompts)
+    vetoed = speak(model, anchor=make_guard(model, at=threshold_between(speaker, prompts, 2))).generate(
+        **prompts, max_new_tokens=4
+    )
     assert vetoed.vetoed.sum() == 2
 
 
