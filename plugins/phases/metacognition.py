@@ -24,7 +24,7 @@ class MetacognitionConfig:
     penalties: Mapping[str, float] | None = None
     questions: int | None = 4000
     rows: int = 64
-    sampled: int = 0
+    sampled: int = 1
 
 
 class Metacognition:
