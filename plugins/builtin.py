@@ -287,6 +287,21 @@ def phasegate_components() -> Iterable[Component]:
         ),
     )
     yield GateSpec(
+        name="draft",
+        target=_at("gates.draft:DraftGate"),
+        config=_at("gates.draft:DraftConfig"),
+        summary="What a draft model saves: wall clock with and without it, accepted proposals, unchanged answers.",
+        metrics=(
+            "acceptance",
+            "alpha",
+            "identical",
+            "predicted_speedup",
+            "speedup",
+            "speedup/*",
+            "tokens_per_step",
+        ),
+    )
+    yield GateSpec(
         name="plateau",
         target=_at("gates.plateau:PlateauGate"),
         config=_at("gates.plateau:PlateauConfig"),

@@ -6,6 +6,7 @@ and a mask for every token, which costs more than the target's own step; here a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,13 +22,11 @@ _ROOM = 64  # positions by which keys and values grow
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Layer:
-    """The weights of a decoder layer, those that read the same input joined."""
+    """The weights of a decoder layer; those that read the same input are joined, and hold the norm before them."""
 
-    first: torch.Tensor  # shape: (D,)
     qkv: torch.Tensor  # shape: ((H + 2 K) a, D)
     scales: torch.Tensor  # shape: (H + K, 1, a)
     out: torch.Tensor  # shape: (D, H a)
-    second: torch.Tensor  # shape: (D,)
     wide: torch.Tensor  # shape: (2 I, D)
     down: torch.Tensor  # shape: (D, I)
 
@@ -40,23 +39,26 @@ class Stencil:
 
     @torch.inference_mode()
     def __init__(self, network: DrafterForCausalLM) -> None:
-        config = network.config
+        config, projection = network.config, network.model.embed_tokens.projection.detach()
         self.heads, self.key_heads, self.size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-        self.width, self.epsilon = (config.hidden_size,), config.rms_norm_eps
+        # A mean of squares over n parts is the squared length by n: x w / sqrt(mean(x^2) + e) = x w sqrt(n) /
+        # hypot(|x|, sqrt(n e)). The divisor is two operations, and what multiplies goes into the next weights.
+        self._wide, self._narrow = math.sqrt(config.hidden_size), math.sqrt(self.size)
+        self.floor = torch.tensor(self._wide * math.sqrt(config.rms_norm_eps), device=projection.device)
+        self.head_floor = torch.tensor(self._narrow * math.sqrt(config.rms_norm_eps), device=projection.device)
         self.table = network.model.embed_tokens.table  # shape: (V, d)
-        self.leave = network.model.embed_tokens.projection.detach()  # shape: (d, D)
-        self.enter = self.leave.T
-        self.last = network.model.norm.weight.detach()
+        self.enter = projection.T  # shape: (D, d)
+        self.leave = projection * network.model.norm.weight * self._wide  # shape: (d, D)
         self.layers = [self._joined(layer) for layer in network.model.layers]
         self._rotary = network.model.rotary_emb
-        self._turns = (self.last[:0], self.last[:0])
+        self._turns = (projection[:0], projection[:0])
 
     @torch.inference_mode()
     def turns(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and sines of at least so many positions, shape (T, a) each; the first half of the sines negative."""
         if len(self._turns[0]) < count:
-            places = torch.arange(count, device=self.last.device)[None]
-            cosine, sine = self._rotary(self.last, places)  # shape: (1, T, a) each
+            places = torch.arange(count, device=self.leave.device)[None]
+            cosine, sine = self._rotary(self.leave, places)  # shape: (1, T, a) each
             signed = sine[0].clone()
             signed[:, : self.size // 2].neg_()
             self._turns = cosine[0], signed
@@ -64,17 +66,15 @@ class Stencil:
 
     def _joined(self, layer: Any) -> _Layer:
         attention, ffn = layer.self_attn, layer.mlp
-        scales = (
-            attention.q_norm.weight.expand(self.heads, 1, -1),
-            attention.k_norm.weight.expand(self.key_heads, 1, -1),
-        )
+        qkv = [part.weight for part in (attention.q_proj, attention.k_proj, attention.v_proj)]
+        scales = [attention.q_norm.weight.expand(self.heads, 1, -1)]
+        scales.append(attention.k_norm.weight.expand(self.key_heads, 1, -1))
+        wide = torch.cat([ffn.gate_proj.weight, ffn.up_proj.weight])
         return _Layer(
-            first=layer.input_layernorm.weight,
-            qkv=torch.cat([part.weight for part in (attention.q_proj, attention.k_proj, attention.v_proj)]),
-            scales=torch.cat(scales),
+            qkv=torch.cat(qkv) * layer.input_layernorm.weight * self._wide,
+            scales=torch.cat(scales) * self._narrow,
             out=attention.o_proj.weight,
-            second=layer.post_attention_layernorm.weight,
-            wide=torch.cat([ffn.gate_proj.weight, ffn.up_proj.weight]),
+            wide=wide * layer.post_attention_layernorm.weight * self._wide,
             down=ffn.down_proj.weight,
         )
 
@@ -98,7 +98,7 @@ class Proposer:
         self._stencil = stencil
         self._length = self._room = 0
         self._memory: list[tuple[torch.Tensor, torch.Tensor]] = []  # by layer: keys and values, shape (1, K, T, a)
-        self._cosine = self._sine = stencil.last
+        self._cosine = self._sine = stencil.leave
 
     def get_seq_length(self) -> int:
         """How many positions are remembered."""
@@ -144,12 +144,13 @@ class Proposer:
             self._grow(end)
         cosine, sine = self._cosine[begin:end], self._sine[begin:end]
         hidden = F.linear(F.embedding(ids, own.table), own.enter)  # shape: (1, q, D)
-        mask = None if end - begin == 1 else hidden.new_ones(end - begin, end, dtype=torch.bool).tril(begin)
+        apart = begin > 0 and end - begin > 1  # else one position sees all, or all see a triangle
+        mask = hidden.new_ones(end - begin, end, dtype=torch.bool).tril(begin) if apart else None
         for layer, (keys, values) in zip(own.layers, self._memory, strict=True):
-            read = F.rms_norm(hidden, own.width, layer.first, own.epsilon)
             # shape: (1, q, (H + 2 K) a) -> (1, H + 2 K, q, a)
-            heads = F.linear(read, layer.qkv).view(1, end - begin, -1, own.size).transpose(1, 2)
-            both = F.rms_norm(heads[:, : -own.key_heads], (own.size,), None, own.epsilon) * layer.scales
+            read = F.linear(_over_length(hidden, own.floor), layer.qkv)
+            heads = read.view(1, end - begin, -1, own.size).transpose(1, 2)
+            both = _over_length(heads[:, : -own.key_heads], own.head_floor) * layer.scales
             # Rotation by halves; the sign of the exchanged halves is in the sine.
             both = torch.addcmul(both * cosine, both.roll(own.size // 2, -1), sine)
             keys[:, :, begin:end].copy_(both[:, own.heads :])
@@ -159,15 +160,14 @@ class Proposer:
                 keys[:, :, :end],
                 values[:, :, :end],
                 attn_mask=mask,
+                is_causal=begin == 0,
                 enable_gqa=own.key_heads != own.heads,
             )
             hidden = hidden + F.linear(mixed.transpose(1, 2).flatten(2), layer.out)
-            read = F.rms_norm(hidden, own.width, layer.second, own.epsilon)
-            gate, up = F.linear(read, layer.wide).chunk(2, dim=-1)
+            gate, up = F.linear(_over_length(hidden, own.floor), layer.wide).chunk(2, dim=-1)
             hidden = hidden + F.linear(F.silu(gate) * up, layer.down)
         self._length = end
-        last = F.rms_norm(hidden[:, -1], own.width, own.last, own.epsilon)
-        return F.linear(F.linear(last, own.leave), own.table)
+        return F.linear(F.linear(_over_length(hidden[:, -1], own.floor), own.leave), own.table)
 
     def _grow(self, end: int) -> None:
         """Make room for ``end`` positions and some more."""
@@ -179,3 +179,9 @@ class Proposer:
                 new[:, :, : self._length] = old[:, :, : self._length]
         self._memory = grown
         self._cosine, self._sine = own.turns(self._room)
+
+
+def _over_length(states: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
+    """States divided by their lengths, which ``floor`` keeps above zero; lengths are taken in fp32."""
+    length = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32)
+    return (states / torch.hypot(length, floor)).to(states.dtype)

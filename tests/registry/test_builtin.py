@@ -20,6 +20,7 @@ NAMES = {
         "anchor",
         "benchmark",
         "choice",
+        "draft",
         "format",
         "judge",
         "needle",
