@@ -38,6 +38,8 @@ def show_plan(console: Console, plan: Any) -> None:
     Reads ``experiment``, ``derived`` (values, reasons), ``components`` (reference to entry), ``facts``, ``memory``,
     ``budget`` and ``stages`` (name, section, recipe, tokens, flops, cached) of ``plan``.
     """
+    from ..run.work import WITHOUT_STEPS
+
     facts = plan.facts
     _print(console, f"{plan.experiment.name}: {' > '.join(stage.name for stage in plan.stages)}", style="bold")
     dial = _table(f"derived from size {plan.experiment.size}", "value", "", "reason")
@@ -53,8 +55,9 @@ def show_plan(console: Console, plan: Any) -> None:
         for name, step in stage.section.steps.items():
             state = "in the store" if stage.cached else "to train"
             losses = ", ".join(step.losses) or _NOTHING
-            rate = f"{step.learning_rate:g}"
-            steps.add_row(*_cells(stage.name, name, step.objective, step.steps, step.rows, rate, losses, state))
+            fitted = step.objective in WITHOUT_STEPS
+            many, rate = (_NOTHING, _NOTHING) if fitted else (step.steps, f"{step.learning_rate:g}")
+            steps.add_row(*_cells(stage.name, name, step.objective, many, step.rows, rate, losses, state))
     console.print(steps)
     show_budget(console, plan.budget, {stage.name: stage.recipe.name for stage in plan.stages})
     tokens, flops = sum(stage.tokens for stage in plan.stages), sum(stage.flops for stage in plan.stages)

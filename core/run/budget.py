@@ -21,7 +21,7 @@ DRIVERS: Mapping[str, str] = {
     "sft": "annotation",
 }
 
-ALWAYS_UNCOUNTED = ("gates and the validation after a transition", "extensions of a phase")
+ALWAYS_UNCOUNTED = ("gates", "validation after a transition", "extensions of a phase")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from ..data.corpus import Corpus
 from .budget import Budget, budget_record, make_budget
 from .fingerprint import Recipe, content_digest, stage_recipe, to_plain, training_chain
 from .hardware import Machine, machine_of
+from .work import WITHOUT_STEPS
 
 if TYPE_CHECKING:
     from ...registry.plugins import Plugins
@@ -218,11 +219,10 @@ def memory_of(facts: Any, experiment: Experiment) -> int:
     attention matrices that fused kernels do not keep; logits are kept three times in fp32.
     """
     values = dict(derive(experiment.size).values) | dict(experiment.model.options)
-    micro = max(
-        step.rows // step.accumulate * (step.sequence_length or experiment.data.sequence_length or 0)
-        for phase in experiment.phases.values()
-        for step in phase.steps.values()
-    )
+    steps = [step for phase in experiment.phases.values() for step in phase.steps.values()]
+    length = experiment.data.sequence_length or 0
+    trained = [step for step in steps if step.objective not in WITHOUT_STEPS]
+    micro = max((step.rows // step.accumulate * (step.sequence_length or length) for step in trained), default=0)
     width = 2 if experiment.precision == "bf16" else 4
     activations = 17 * width * micro * int(values["hidden_size"]) * int(values["num_hidden_layers"])
     logits = 3 * 4 * micro * (experiment.tokenizer.vocab_size or 0)

@@ -15,6 +15,9 @@ from ..config.dial import derive
 from ..config.objectives import DraftOptions, ProbeOptions
 from ..config.schema import Experiment, StepSection
 
+#: Objectives that fit something to a model without training a network: they have neither steps nor a rate.
+WITHOUT_STEPS = ("anchor", "probes")
+
 #: FLOPs of one training token in a row of so many tokens.
 PerToken = Callable[[int], float]
 
@@ -40,13 +43,11 @@ def work_of(step: StepSection, experiment: Experiment, per_token: PerToken) -> W
     length, replayed_length = _lengths(step, experiment)
     forward = per_token(length) / 3
     if step.objective == "anchor":
-        return Work(tokens=0, training=0.0, uncounted="the prompts that a safety anchor is captured from")
+        return Work(tokens=0, training=0.0, uncounted="prompts of an anchor")
     if step.objective == "probes":
         options = parse(ProbeOptions, step.options, "probes")
         if options.questions is None:
-            return Work(
-                tokens=0, training=0.0, uncounted="own answers to all questions (options.questions limits them)"
-            )
+            return Work(tokens=0, training=0.0, uncounted="own answers to all questions")
         answers = options.questions * (1 + options.sampled)
         return Work(tokens=0, training=0.0, inference=answers * options.answer_tokens * forward)
     own, replayed = (step.steps * tokens for tokens in _batch(step, experiment))

@@ -185,6 +185,12 @@ def test_a_budget_shows_flops_hours_and_cost_and_what_they_rest_on() -> None:
     assert "not counted: gates; extensions" in text
 
 
+def test_a_step_that_fits_something_shows_neither_steps_nor_a_rate() -> None:
+    plan = a_plan()
+    plan.stages[0].section = PhaseSection(steps={"know": StepSection(objective="probes", rows=64)})
+    assert row(shown(show_plan, plan), "foundation ")[:6] == ["foundation", "know", "probes", "–", "64", "–"]
+
+
 def test_a_plan_stays_within_a_hundred_columns() -> None:
     stream = io.StringIO()
     show_plan(Console(file=stream, width=100, highlight=False), a_plan())
