@@ -199,7 +199,8 @@ def test_the_log_tells_learnt_from_unseen(made: tuple[Any, Any]) -> None:
 def test_answers_that_are_all_wrong_are_told_and_make_no_one_confident(made: tuple[Any, Any]) -> None:
     model, shop = made
     wrong = Rows([{**row, "answer": "never"} for row in shop.corpus.found])
-    result = fit_probes(SimpleNamespace(**{**vars(shop), "corpus": wrong}), make_order(), model)
+    other: Any = SimpleNamespace(**{**vars(shop), "corpus": wrong})
+    result = fit_probes(other, make_order(), model)
     assert result.notes == ("all 90 of the model's own answers are wrong: the probes had nothing to tell apart",)
     assert "probes/learnt/auroc" not in result.history[0]
     reading = companions_of(model)["probes"].read([torch.randn(4, 2, 16)] * 4)
