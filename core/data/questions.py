@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -18,10 +18,17 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..config.schema import StepSection
-    from ..run.plan import Plan
+    from .corpus import Corpus
 
 _COLUMNS = ("question", "answer", "domain")
 _GROUPS = ("group", "fact")
+
+
+class Planned(Protocol):
+    """What of a plan is looked at."""
+
+    @property
+    def corpus(self) -> Corpus: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +84,7 @@ def divide(questions: Sequence[Question], options: ProbeOptions, seed: int) -> t
     return [questions[place] for place in sorted(fold)], [fold[place] for place in sorted(fold)]
 
 
-def check_questions(plan: Plan, label: str, section: StepSection) -> None:
+def check_questions(plan: Planned, label: str, section: StepSection) -> None:
     """Refuse, before anything is trained, questions that probes cannot be fitted to.
 
     ``DataError`` where the view lacks columns, no question has an answer, or there are fewer of them than folds;
