@@ -63,7 +63,7 @@ class CalibrationGate:
     """Calibration and selective prediction of the model's probes on its own greedy answers to held-out questions.
 
     Confidence is the calibrated one, decisions are made on the raw one. Metrics: ``ece`` (15 bins), ``ece_raw`` and
-    ``ece_inverted`` (before the scale), ``brier``, ``auroc`` and, per depth, ``auroc/1`` …; ``aurc`` and ``e_aurc``;
+    ``ece_inverted`` (before the scale), ``brier``, ``auroc`` and ``auroc/<depth>`` (1 …); ``aurc`` and ``e_aurc``;
     ``coverage``, ``coverage_right`` (share of right answers that were given), ``accuracy_answered``, ``justified``
     (share of withheld answers that are wrong), ``confident_wrong`` and ``confident_wrong/<domain>`` (share of all
     answers that are wrong at a confidence above 0.9). Baselines on the same answers: the mean over an answer's tokens

@@ -19,6 +19,7 @@ NAMES = {
         "ablation",
         "anchor",
         "benchmark",
+        "calibration",
         "choice",
         "draft",
         "format",
@@ -41,7 +42,7 @@ NAMES = {
         "z",
     ],
     "model": ["moe", "stock"],
-    "phase": ["alignment", "foundation", "safety", "specialization"],
+    "phase": ["alignment", "foundation", "metacognition", "safety", "specialization"],
     "router": ["linear"],
     "source": ["files", "hub", "microworld"],
 }
@@ -94,6 +95,7 @@ def test_phases_state_what_they_need_and_give() -> None:
         "specialization": (("knowledge",), ("specialists",)),
         "alignment": (("knowledge",), ("dialogue",)),
         "safety": (("dialogue",), ("refusals",)),
+        "metacognition": (("dialogue",), ("confidence",)),
     }
 
 

@@ -75,7 +75,7 @@ def check(corpus_of: Callable[..., Corpus]) -> Callable[..., None]:
     def run(rows: list[dict[str, Any]], view: str = "unknown", **options: Any) -> None:
         corpus = corpus_of({(view, "train"): rows})
         section = StepSection(objective="probes", view=view, options={"penalties": PENALTIES, **options})
-        check_questions(SimpleNamespace(corpus=corpus), "phases.metacognition.steps.probes", section)  # type: ignore[arg-type]
+        check_questions(SimpleNamespace(corpus=corpus), "phases.metacognition.steps.probes", section)
 
     return run
 
