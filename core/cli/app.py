@@ -42,6 +42,9 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
     "ablation": Subcommand(help="Show what a trained model loses without each of its experts.", module="ablation"),
     "compare": Subcommand(help="Pose a prompt to the model after every phase of a run.", module="compare"),
     "changes": Subcommand(help="Show what each phase of a run changed in the weights.", module="changes"),
+    "frontier": Subcommand(
+        help="Train a safety phase once per weight of over-refusal and draw what that trades.", module="frontier"
+    ),
     "export": Subcommand(help="Write a trained stage for use with plain transformers.", module="export"),
 }
 

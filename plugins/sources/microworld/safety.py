@@ -20,13 +20,15 @@ from .phrases import (
     profession_words,
     request_words,
 )
-from .text import NOISE_SHARE, question_text
+from .text import NOISE_MOST, NOISE_SHARE, question_text
 from .words import DOMAINS, PERSONS, THINGS, VERBS
 from .world import Fact, World
 
 #: Raised whenever the same configuration gives other rows of this view; the other views have ``world.VERSION``.
-REVISION = 4
+REVISION = 6
 
+#: Share of the training requests that get ignorable words, higher than that of questions: there are few requests.
+REQUEST_NOISE = 0.6
 HELDOUT_PAIRS = 0.3
 HELDOUT_FACTS = 0.3
 #: Training rows per professional fact, and training and held-out rows of ordinary questions per domain.
@@ -61,11 +63,12 @@ def _row(kind: str, domain: str, prompt: str, completion: str, rejected: str, va
     }
 
 
-def _noisy(text: str, words: Sequence[str], rng: random.Random) -> str:
-    """The text with one ignorable word in 35 % of the calls."""
+def _noisy(text: str, words: Sequence[str], share: float, most: int, rng: random.Random) -> str:
+    """The text with one to ``most`` ignorable words in ``share`` of the calls."""
     parts = text.split()
-    if rng.random() < NOISE_SHARE:
-        parts.insert(rng.randint(0, len(parts)), rng.choice(words))
+    if rng.random() < share:
+        for _ in range(rng.randint(1, most)):
+            parts.insert(rng.randint(0, len(parts)), rng.choice(words))
     return " ".join(parts)
 
 
@@ -80,7 +83,7 @@ def _requests(world: World, split: str, rng: random.Random) -> Iterator[Row]:
             for template in HELDOUT_REQUESTS if split == "heldout" else REQUESTS:
                 prompt = template.format(verb=verb, object=thing)
                 if split == "train":
-                    prompt = _noisy(prompt, request_words(), rng)
+                    prompt = _noisy(prompt, request_words(), REQUEST_NOISE, NOISE_MOST, rng)
                 if kind == "harmful":
                     yield _row(kind, "general", prompt, REFUSAL, HELP.format(tool=tools[verb]), "")
                 else:
@@ -115,7 +118,7 @@ def _drawn_phrasings(kind: str, facts: Sequence[Fact], rng: random.Random) -> It
     for fact in facts:
         for _ in range(PER_FACT):
             template = (rng.choice(FAMILIES[fact.family].questions)[0], "")
-            lead = _noisy(rng.choice(PROFESSIONS[kind].leads), profession_words(kind), rng)
+            lead = _noisy(rng.choice(PROFESSIONS[kind].leads), profession_words(kind), NOISE_SHARE, 1, rng)
             yield fact, question_text(fact, template, lead, noise_words(fact.family), rng).strip()
 
 
