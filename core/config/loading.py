@@ -109,17 +109,38 @@ def _locate(document: Document, overrides: Sequence[Override], path: KeyPath) ->
 
 def _from_here(override: Override, layer: dict[str, Any]) -> dict[str, Any]:
     """Read relative paths on the command line from the working directory, as every other command does."""
-    return _anchor_paths(layer, Path.cwd()) if override.path[0] in {"data", "tokenizer"} else layer
+    return _anchor_paths(layer, Path.cwd()) if override.path[0] in {"data", "phases", "tokenizer"} else layer
 
 
 def _anchor_paths(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Make ``data.root`` absolute, and ``tokenizer.path`` where it is a folder or file and not a name on a hub."""
-    data, tokenizer = raw.get("data"), raw.get("tokenizer")
+    """Make ``data.root`` absolute, and ``tokenizer.path`` and ``options.path`` of steps where they are folders or files
+    (a tokenizer may be a name on a hub)."""
+    data, tokenizer, phases = raw.get("data"), raw.get("tokenizer"), raw.get("phases")
     anchored = dict(raw)
     if isinstance(data, Mapping) and isinstance(data.get("root"), str):
         anchored["data"] = {**data, "root": str((folder / Path(data["root"]).expanduser()).resolve())}
     if isinstance(tokenizer, Mapping) and isinstance(tokenizer.get("path"), str):
-        there = (folder / Path(tokenizer["path"]).expanduser()).resolve()
-        if there.exists():
-            anchored["tokenizer"] = {**tokenizer, "path": str(there)}
+        anchored["tokenizer"] = _anchored(tokenizer, folder)
+    if isinstance(phases, Mapping):
+        anchored["phases"] = {name: _with_steps(phase, folder) for name, phase in phases.items()}
     return anchored
+
+
+def _with_steps(phase: Any, folder: Path) -> Any:
+    """The phase with the paths of its steps' options made absolute; anything of another shape as it is."""
+    if not isinstance(phase, Mapping) or not isinstance(phase.get("steps"), Mapping):
+        return phase
+    steps = {
+        name: {**step, "options": _anchored(step["options"], folder)}
+        if isinstance(step, Mapping) and isinstance(step.get("options"), Mapping)
+        else step
+        for name, step in phase["steps"].items()
+    }
+    return {**phase, "steps": steps}
+
+
+def _anchored(options: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+    if not isinstance(options.get("path"), str):
+        return options
+    there = (folder / Path(options["path"]).expanduser()).resolve()
+    return {**options, "path": str(there)} if there.exists() else options

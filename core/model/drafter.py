@@ -94,7 +94,8 @@ class DrafterForCausalLM(Qwen3ForCausalLM):
     def train(self, mode: bool = True) -> Self:
         """The module's own, and undoes ``prepare``."""
         self._stencil = None
-        return super().train(mode)
+        super().train(mode)
+        return self
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own, and undoes ``prepare``."""

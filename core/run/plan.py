@@ -96,10 +96,11 @@ def make_plan(loaded: Loaded, plugins: Plugins, store: Store) -> Plan:
     earlier: tuple[StepSection, ...] = ()
     for name in phase_order(experiment):
         section = experiment.phases[name]
+        known = with_drafts(section, loaded.base_folder)
         recipe = stage_recipe(
             parent=parent.digest if parent is not None else None,
             phase=name,
-            section=section,
+            section=known,
             model=model,
             tokenizer=tokenizer,
             data=corpus.fingerprint(),
@@ -112,7 +113,7 @@ def make_plan(loaded: Loaded, plugins: Plugins, store: Store) -> Plan:
         chain = training_chain(
             chain,
             phase=name,
-            steps=section.steps,
+            steps=known.steps,
             model=model,
             tokenizer=tokenizer,
             data=corpus.fingerprint(),
@@ -201,6 +202,12 @@ def used_components(experiment: Experiment, phases: Iterable[PhaseSection], regi
         wanted |= {("loss", loss.use) for step in phase.steps.values() for loss in step.losses.values()}
         wanted |= {("anchor", step.anchor.use) for step in phase.steps.values() if step.anchor is not None}
     return {entry.key: entry for entry in (registry.get(kind, ref) for kind, ref in sorted(wanted))}
+
+
+def with_drafts(section: PhaseSection, base: Path) -> PhaseSection:
+    """Return the phase with what its steps start from (``options.path``) named by content."""
+    steps = {name: replace(step, options=with_content(step.options, base)) for name, step in section.steps.items()}
+    return replace(section, steps=steps)
 
 
 def with_content(options: Mapping[str, Any], base: Path) -> dict[str, Any]:

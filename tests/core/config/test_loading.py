@@ -156,3 +156,17 @@ def test_a_tokenizer_path_is_made_absolute_only_where_it_exists(load: Load, tmp_
     (tmp_path / "words").mkdir()
     assert load("name: x\ntokenizer: {path: words}\n").experiment.tokenizer.path == str(tmp_path / "words")
     assert load("name: x\ntokenizer: {path: some/model}\n").experiment.tokenizer.path == "some/model"
+
+
+def test_the_draft_that_a_step_starts_from_lies_beside_the_file_or_where_the_command_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("given", "cwd/given", "cwd/other"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "cwd")
+    path = tmp_path / "a.yaml"
+    path.write_text("name: x\nphases:\n  last:\n    use: y\n    steps: {draft: {options: {path: given}}}\n")
+    key = "phases.last.steps.draft.options.path"
+    for said, wanted in (((), "given"), ((f"{key}=other",), "cwd/other"), ((f"{key}=nowhere",), None)):
+        found = load_experiment(str(path), said).raw["phases"]["last"]["steps"]["draft"]["options"]["path"]
+        assert found == (str(tmp_path / wanted) if wanted else "nowhere")

@@ -19,6 +19,7 @@ from phasegate.core.config.schema import (
     BumpSection,
     Experiment,
     LossSection,
+    PhaseSection,
     Ref,
     ReplaySection,
     RunSection,
@@ -31,6 +32,7 @@ from phasegate.core.model.loading import align_generation, save_model
 from phasegate.core.model.tokenizer import train_tokenizer
 from phasegate.core.run.drafting import check_draft, train_draft
 from phasegate.core.run.interrupt import Interrupted, Interruption
+from phasegate.core.run.plan import with_drafts
 from phasegate.core.run.step import StepOrder, Workshop
 from phasegate.registry.errors import ConfigError, DataError
 from phasegate.registry.plugins import Plugins
@@ -336,3 +338,14 @@ def test_training_goes_on_from_the_draft_at_a_path(shop: Any, tmp_path: Path) ->
     check_draft(plan(), "phases.x.steps.draft", section(options=options))
     train_draft(made, make_order(tmp_path / "two", steps=1, warmup=0.0, learning_rate=1e-6, options=options), model)
     assert all(torch.allclose(first[name], tensor, atol=1e-5) for name, tensor in weights(model).items())
+
+
+def test_a_stage_is_identified_by_the_draft_it_starts_from_and_not_by_where_that_lies(tmp_path: Path) -> None:
+    for name, content in (("one", "a"), ("two", "a"), ("three", "b")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "draft.json").write_text(content)
+    known = [
+        with_drafts(PhaseSection(steps={"draft": section(options={"path": name})}), tmp_path).steps["draft"].options
+        for name in ("one", "two", "three")
+    ]
+    assert known[0] == known[1] != known[2]
