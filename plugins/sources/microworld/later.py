@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 from .text import documents
-from .words import KEY_DIGITS, KEY_GREEK, KEY_LETTERS
+from .words import THEMES
 from .world import World
 
 DEPTHS = 5
+#: Raised whenever the same configuration gives other needle rows; the random streams of other views do not hear of it.
+NEEDLES = 2
+
+_VALUES = {name: values for theme in THEMES for name, values in theme.attributes.items()}
+#: The words of a pass key by place: three classes without a word in common, all of them words that training text has
+#: taught, so that reading a key is looked for and not spelling one.
+KEYS = (_VALUES["genre"], _VALUES["colour"], _VALUES["depot"])
 
 
 def needle_rows(
     world: World, split: str, lengths: tuple[int, ...], count: int, held_out: float
 ) -> list[dict[str, Any]]:
     """Documents of ``lengths`` words (with their answer), ``count`` per length, that hold a sentence
-    ``the pass key is L D G .`` at one of five depths. ``text`` ends by repeating its start; ``answer`` continues it.
+    ``the pass key is a b c .`` at one of five depths. ``text`` ends by repeating its start; ``answer`` continues it.
+
+    The words of a key stand nowhere else in a document; a fifth of all keys is held out.
     """
     rng = world.stream("needle", split)
-    keys = [f"{a} {b} {c}" for a in KEY_LETTERS for b in KEY_DIGITS for c in KEY_GREEK]
+    keys = [" ".join(words) for words in product(*KEYS)]
     shuffled = world.stream("needle", "keys").sample(keys, len(keys))
     cut = len(keys) // 5
     own = shuffled[:cut] if split == "heldout" else shuffled[cut:]
@@ -48,6 +58,8 @@ def needle_rows(
 
 def _filler(world: World, split: str, words: int, held_out: float) -> list[str]:
     each = words // (7 * 10) + 1
-    texts = [text for text, _ in documents(world, "train", dict.fromkeys(world.facts, each), held_out)]
+    used = {word for words in KEYS for word in words}
+    told = documents(world, "train", dict.fromkeys(world.facts, each), held_out)
+    texts = [text for text, _ in told if not used & set(text.split())]
     world.stream("filler", split).shuffle(texts)
     return " ".join(texts).split()

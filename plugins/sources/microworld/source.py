@@ -9,7 +9,7 @@ from ....core.data.hashing import digest
 from ....core.data.source import SourceContext, Split
 from ....registry.errors import DataError
 from .chats import chat_rows, preference_rows
-from .later import needle_rows
+from .later import NEEDLES, needle_rows
 from .questions import choice_rows, unknown_rows
 from .safety import REVISION, refusal_rows
 from .text import documents
@@ -43,7 +43,7 @@ class MicroworldConfig:
     heldout_chats: int = 840
     heldout_pairs: int = 420
     needles: int = 1_000
-    needle_words: tuple[int, ...] = (24, 56, 220)
+    needle_words: tuple[int, ...] = (16, 24, 32, 76, 180)
 
 
 class Microworld:
@@ -67,7 +67,9 @@ class Microworld:
         return self._world
 
     def fingerprint(self) -> str:
-        return digest("microworld", VERSION, {"refusal": REVISION}, asdict(self.config), self.context.held_out)
+        return digest(
+            "microworld", VERSION, {"needle": 2, "refusal": REVISION}, asdict(self.config), self.context.held_out
+        )
 
     def domains(self) -> tuple[str, ...]:
         return DOMAINS

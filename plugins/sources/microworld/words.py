@@ -127,8 +127,3 @@ THINGS: dict[str, str] = {
     "record": "paper",
     "balloon": "fuel",
 }
-
-#: The pass key: three disjoint classes of symbols, letter digit greek.
-KEY_LETTERS = tuple("bcdefghjklmnpqrstuvwxyz")
-KEY_DIGITS = tuple("0123456789")
-KEY_GREEK = _words("alpha beta gamma kappa lambda sigma omega theta zeta iota")
