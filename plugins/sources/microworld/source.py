@@ -67,9 +67,8 @@ class Microworld:
         return self._world
 
     def fingerprint(self) -> str:
-        return digest(
-            "microworld", VERSION, {"needle": 2, "refusal": REVISION}, asdict(self.config), self.context.held_out
-        )
+        revisions = {"needle": NEEDLES, "refusal": REVISION}
+        return digest("microworld", VERSION, revisions, asdict(self.config), self.context.held_out)
 
     def domains(self) -> tuple[str, ...]:
         return DOMAINS
