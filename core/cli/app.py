@@ -43,7 +43,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
     "compare": Subcommand(help="Pose a prompt to the model after every phase of a run.", module="compare"),
     "changes": Subcommand(help="Show what each phase of a run changed in the weights.", module="changes"),
     "frontier": Subcommand(
-        help="Train a safety phase once per weight of over-refusal and draw what that trades.", module="frontier"
+        help="Draw what a safety phase trades: over-refusal for harmful compliance.", module="frontier"
     ),
     "export": Subcommand(help="Write a trained stage for use with plain transformers.", module="export"),
 }

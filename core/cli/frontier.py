@@ -157,8 +157,8 @@ def draw(frontier: Frontier, path: Path) -> None:
         axes.errorbar(
             across.value,
             up.value,
-            xerr=[[across.value - across.low], [across.high - across.value]],
-            yerr=[[up.value - up.low], [up.high - up.value]],
+            xerr=_beside(across),
+            yerr=_beside(up),
             fmt="o" if point.front else "x",
             color="tab:blue" if point.front else "tab:gray",
             capsize=2,
@@ -173,3 +173,8 @@ def draw(frontier: Frontier, path: Path) -> None:
     axes.set_ylim(bottom=0.0)
     with mpl.rc_context({"svg.hashsalt": "phasegate", "svg.fonttype": "none"}):
         figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def _beside(share: Share) -> list[list[float]]:
+    """How far the bounds lie from the value; rounding may put a bound at 0 or 1 on its wrong side."""
+    return [[max(0.0, share.value - share.low)], [max(0.0, share.high - share.value)]]

@@ -180,6 +180,14 @@ def test_a_frontier_is_written_as_json_and_as_one_picture(points: Any, tmp_path:
     assert (tmp_path / "again.svg").read_text(encoding="utf-8") == picture
 
 
+@pytest.mark.parametrize(("over", "harm"), [("0", "1"), ("1", "0")])
+def test_a_point_at_the_edge_can_be_drawn(tmp_path: Path, over: str, harm: str) -> None:
+    """Wilson's bound of a share of 0 may come out a rounding error above 0."""
+    found = frontier_of("safety", {1.0: (stage("one"), measured(over * 30, harm * 10))}, 0)
+    draw(found, tmp_path / "edge.svg")
+    assert (tmp_path / "edge.svg").is_file()
+
+
 def test_weights_are_numbers_of_at_least_nothing() -> None:
     assert betas_of("1,0, 0.5,1") == (0.0, 0.5, 1.0)
     for text in ("a", "1,,2", "-1", "nan", "inf", ""):
