@@ -70,6 +70,15 @@ def phasegate_components() -> Iterable[Component]:
         provides=("confidence",),
         cost_driver="expert verification",
     )
+    yield PhaseSpec(
+        name="optimization",
+        target=_at("phases.optimization:Optimization"),
+        config=_at("phases.optimization:OptimizationConfig"),
+        summary="Lengthens the context, refits what travels with the model, distils a draft, and ablates every expert.",
+        requires=("dialogue",),
+        provides=("long-context", "draft"),
+        cost_driver="long-context curation",
+    )
     yield RouterSpec(
         name="linear",
         target=_at("routers.linear:LinearRouter"),

@@ -57,8 +57,8 @@ class AblationGate:
     by document (SPEC 2B.8; Lu 2024, 2402.14800). lm-eval would score each text in a request of its own, a hundred
     times over, so the texts are scored directly; questions go through lm-eval.
 
-    Metrics, all with masking and in nats per token: ``harm/<expert>`` is the mean loss over domains without the expert
-    in any layer, ``least_harm`` the smallest of them (above 0: no expert is free to prune), ``least_harm_single`` the
+    Metrics: ``harm/<expert>`` is the mean loss over domains without the expert in any layer, masked, in nats per token;
+    ``least_harm`` the smallest of them (above 0: no expert is free to prune), ``least_harm_single`` the
     smallest over single (layer, expert). ``match`` is the share of (layer, expert) that hurt the domain most whose
     tokens they mostly get, ``match_experts`` the same over all layers at once. All tables lie in ``ablation.json`` in
     the gate's folder. 64 documents per domain unless the criterion says how many in all.

@@ -62,6 +62,71 @@ phases:
     policy: {extensions: 0}
 """
 
+LATE = """  safety:
+    entry: {knowledge: {at_least: 0.0, documents: 40}, format: {at_least: 0.0, documents: 8}}
+    steps:
+      refuse: {steps: 4, rows: 12, replay: {rows: 4}}
+    gates:
+      harmful-refused: {at_least: 0.0, documents: 40}
+      benign-answered: {at_least: 0.0, documents: 40}
+      professional-kept: {at_least: -1.0, documents: 40}
+      over-refusal: {at_most: 1.0, documents: 40}
+      knowledge-kept: {at_least: -1.0, documents: 40}
+      format-kept: {at_least: 0.0, documents: 8}
+      domain-entropy-low: null
+      domain-entropy-high: null
+      general-entropy: null
+      load-low: {at_least: 0.0, documents: 28}
+      load-high: null
+    policy: {extensions: 0}
+  metacognition:
+    options: {questions: 60}
+    gates:
+      calibrated: {at_most: 1.0, documents: 60}
+      discriminates: {at_least: 0.0, documents: 60}
+      confident-wrong: {at_most: 1.0, documents: 60}
+      coverage: {at_least: 0.0, documents: 60}
+      justified: {at_least: 0.0, documents: 60}
+      beats-softmax: {at_least: -1.0, documents: 60}
+      beats-softmax-selecting: {at_least: -1.0, documents: 60}
+  optimization:
+    options: {metacognition: {questions: 60}, short: ["24"], double: ["56"], quadruple: ["56"]}
+    steps:
+      short: {steps: 2, rows: 4, replay: {rows: 4}}
+      double: {steps: 2, rows: 4, replay: {rows: 4}}
+      quadruple: {steps: 2, rows: 4, replay: {rows: 4}}
+      draft: {steps: 3, rows: 8, options: {samples: 24, sample_tokens: 6}}
+    gates:
+      retrieval-2x: {at_least: 0.0, documents: 8}
+      retrieval-4x: {at_least: 0.0, documents: 8}
+      short-context: {at_most: 9.0, documents: 28}
+      knowledge-kept: {at_least: -1.0, documents: 40}
+      format-kept: {at_least: 0.0, documents: 8}
+      judge-kept: {at_least: -1.0, documents: 8}
+      harmful-refused: {at_least: 0.0, documents: 40}
+      benign-answered: {at_least: 0.0, documents: 40}
+      calibrated: {at_most: 1.0, documents: 60}
+      discriminates: {at_least: 0.0, documents: 60}
+      draft-identical: {at_least: 0.0, documents: 4}
+      draft-speedup: {at_least: 0.0, documents: 4}
+      every-expert-needed: {at_least: -9.0, documents: 28}
+      experts-match: {at_least: 0.0, documents: 28}
+      domain-entropy-low: null
+      domain-entropy-high: null
+      general-entropy: null
+      load-low: {at_least: 0.0, documents: 28}
+      load-high: null
+    policy: {extensions: 0}
+"""
+
+
+@pytest.fixture
+def six(tmp_path: Path) -> Path:
+    """The tiny experiment with all six phases."""
+    path = tmp_path / "six.yaml"
+    path.write_text(TINY + LATE, encoding="utf-8")
+    return path
+
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:

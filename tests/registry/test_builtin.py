@@ -42,7 +42,7 @@ NAMES = {
         "z",
     ],
     "model": ["moe", "stock"],
-    "phase": ["alignment", "foundation", "metacognition", "safety", "specialization"],
+    "phase": ["alignment", "foundation", "metacognition", "optimization", "safety", "specialization"],
     "router": ["linear"],
     "source": ["files", "hub", "microworld"],
 }
@@ -96,6 +96,7 @@ def test_phases_state_what_they_need_and_give() -> None:
         "alignment": (("knowledge",), ("dialogue",)),
         "safety": (("dialogue",), ("refusals",)),
         "metacognition": (("dialogue",), ("confidence",)),
+        "optimization": (("dialogue",), ("long-context", "draft")),
     }
 
 

@@ -178,7 +178,14 @@ def test_a_wrong_recipe_is_blamed_on_its_phase(
 
 def test_the_shipped_preset_is_complete_with_the_built_in_components() -> None:
     experiment = complete(load_experiment("ncas-nano"), Plugins.load([]).components())
-    assert phase_order(experiment) == ("foundation", "specialization", "alignment")
+    assert phase_order(experiment) == (
+        "foundation",
+        "specialization",
+        "alignment",
+        "safety",
+        "metacognition",
+        "optimization",
+    )
     assert experiment.model.options["hidden_size"] == 64
     assert all(phase.gates for phase in experiment.phases.values())
 
