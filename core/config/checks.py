@@ -74,19 +74,24 @@ def _step(step: StepSection, path: KeyPath, problems: Problems) -> None:
     for name in unknown:
         here = (*path, "batches", "type_shares", name)
         problems.add(here, f"{label} has no batch type '{name}'. Types: {listing(step.batches.types)}.")
+    if step.kinds and step.objective == "causal":
+        text = (
+            f"{label}.kinds has no effect in a causal step, which reads all text; remove it, or weigh batches.mixture."
+        )
+        problems.add((*path, "kinds"), text)
     _replay(step, path, problems)
 
 
 def _replay(step: StepSection, path: KeyPath, problems: Problems) -> None:
     replay, label = step.replay, ".".join((*path, "replay"))
     if step.objective == "causal":
-        for key in ("chat", "rows", "weight"):
+        for key in ("chat", "rows", "sequence_length", "weight"):
             if getattr(replay, key):
                 text = f"{label}.{key} has no effect in a causal step, which replays by share; remove it or set share."
                 problems.add((*path, "replay", key), text)
         return
     if step.objective in OPTIONS:
-        for key in ("chat", "rows", "share", "weight"):
+        for key in ("chat", "rows", "sequence_length", "share", "weight"):
             if getattr(replay, key):
                 text = f"{label}.{key} has no effect in a step with objective: {step.objective}; remove it."
                 problems.add((*path, "replay", key), text)
@@ -99,6 +104,9 @@ def _replay(step: StepSection, path: KeyPath, problems: Problems) -> None:
         missing, given = ("weight", "rows") if replay.rows else ("rows", "weight")
         text = f"{label}.{given} has no effect while {missing} is 0; set {missing} too, or remove {given}."
         problems.add((*path, "replay", given), text)
+    if replay.sequence_length is not None and not replay.rows:
+        text = f"{label}.sequence_length has no effect while rows is 0; set rows and weight too, or remove it."
+        problems.add((*path, "replay", "sequence_length"), text)
 
 
 def _criterion(criterion: CriterionSection, path: KeyPath, problems: Problems) -> None:

@@ -16,6 +16,9 @@ from .source import Split
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from ..config.schema import StepSection
+    from .two_sided import Planned
+
 
 def tokenizer_key(tokenizer: PreTrainedTokenizerFast) -> str:
     """Names what a tokenizer does to a text, whatever truncation or padding its last call left set."""
@@ -59,6 +62,17 @@ def is_dialogue(corpus: Corpus, view: str) -> bool:
         f"The view {view!r} has no answers to learn from: its rows are neither dialogues (prompt, completion) nor "
         "documents with an answer (text, answer); choose another view."
     )
+
+
+def check_answers(plan: Planned, label: str, section: StepSection) -> None:
+    """Refuse, before anything is trained, a view without answers or without rows of the step's kinds (``DataError``
+    with ``label``, the step's place in the experiment)."""
+    try:
+        is_dialogue(plan.corpus, section.view)
+        for split in ("train", "heldout"):
+            plan.corpus.rows(section.view, split, section.kinds)
+    except DataError as error:
+        raise DataError(f"{label}: {error}") from error
 
 
 def encoded_answers(

@@ -13,6 +13,7 @@ CHECKS: Mapping[str, str] = {
     "contrast": "..data.two_sided:check_two_sided",
     "draft": ".drafting:check_draft",
     "probes": "..data.questions:check_questions",
+    "sft": "..data.prepared:check_answers",
 }
 
 

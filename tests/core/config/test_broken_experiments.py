@@ -206,6 +206,21 @@ BROKEN: dict[str, tuple[str | bytes, int, tuple[str, ...]]] = {
         9,
         ("while weight is 0",),
     ),
+    "a replayed length without replayed rows": (
+        HEAD + "  ground:\n  polish:\n    steps:\n      talk:\n        replay: {sequence_length: 32}\n",
+        9,
+        ("sequence_length has no effect while rows is 0",),
+    ),
+    "a replayed length in a causal step": (
+        HEAD + "  ground:\n    steps:\n      learn:\n        replay: {share: 0.1, sequence_length: 32}\n",
+        8,
+        ("no effect in a causal step",),
+    ),
+    "kinds of text": (
+        HEAD + "  ground:\n    steps:\n      learn:\n        kinds: [head]\n",
+        8,
+        ("kinds has no effect in a causal step", "batches.mixture"),
+    ),
     "a view that no source gives": (
         "name: x\ndata: {sources: {a: plain}}\nphases:\n  ground:\n  polish:\n",
         5,

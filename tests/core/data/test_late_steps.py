@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from phasegate.core.config.schema import BatchSection, ReplaySection, StepSection
 from phasegate.core.data.corpus import Corpus
 from phasegate.core.data.hashing import digest
+from phasegate.core.data.prepared import check_answers
 from phasegate.core.data.step_data import StepData, StepDataRequest, build_step_data
 from phasegate.registry.errors import ConfigError, DataError
 
@@ -103,6 +105,24 @@ def test_kinds_have_an_order_of_their_own_and_their_absence_keeps_the_old_one(bu
 def test_a_kind_that_no_row_has_is_named(build: Build) -> None:
     with pytest.raises(DataError, match="no train rows of the kind '9'; it has 4, 8"):
         build(StepSection(objective="sft", view="needle", kinds=("9",), steps=1, rows=1))
+
+
+@pytest.mark.parametrize(
+    ("view", "kinds", "words"),
+    [
+        ("needle", ("9",), "it has 4, 8"),
+        ("text", (), "'text' has no answers to learn from"),
+        ("needles", (), "did you mean 'needle'"),
+    ],
+)
+def test_what_an_sft_step_could_not_learn_from_is_named_with_its_place_before_training(
+    late: Corpus, view: str, kinds: tuple[str, ...], words: str
+) -> None:
+    plan: Any = SimpleNamespace(corpus=late)
+    with pytest.raises(DataError, match=words) as caught:
+        check_answers(plan, "phases.long.steps.short", StepSection(objective="sft", view=view, kinds=kinds))
+    assert str(caught.value).startswith("phases.long.steps.short: ")
+    check_answers(plan, "phases.long.steps.short", NEEDLE)
 
 
 def test_causal_steps_take_no_kinds(build: Build) -> None:
