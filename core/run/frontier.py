@@ -74,8 +74,8 @@ def overrides_for(experiment: Experiment, phase: str, beta: float) -> list[str]:
     """Return what turns a complete experiment into one point of its frontier, as ``--set`` says it.
 
     The run ends with ``phase``, in which every over-refusal term has the weight ``beta``. Nothing but refusals is
-    measured there and nothing can stop or extend it; steps that train no weights are left out, since an anchor would
-    veto on its own account. Raises ``ConfigError`` where there is no such phase or no such term.
+    measured there and nothing can stop or extend it; steps that train no weights are left out, since they change no
+    answer. Raises ``ConfigError`` where there is no such phase or no such term.
     """
     if phase not in experiment.phases:
         names = list(experiment.phases)

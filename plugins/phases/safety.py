@@ -80,7 +80,13 @@ class Safety:
             }
         }
         if config.anchor is not None:
-            steps["anchor"] = {"objective": "anchor", "view": "refusal", "anchor": config.anchor}
+            steps["anchor"] = {
+                "objective": "anchor",
+                "view": "refusal",
+                "anchor": config.anchor,
+                "steps": 1,
+                "rows": 4 * derived["rows"],
+            }
         return {
             "steps": steps,
             "entry": {
