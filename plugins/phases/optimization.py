@@ -75,7 +75,13 @@ class Optimization:
             "quadruple": self._stretch(derived, config.quadruple_steps, config.quadruple, 4),
         }
         if config.anchor is not None:
-            steps["recapture"] = {"objective": "anchor", "view": "refusal", "anchor": config.anchor}
+            steps["recapture"] = {
+                "objective": "anchor",
+                "view": "refusal",
+                "anchor": config.anchor,
+                "steps": 1,
+                "rows": 4 * derived["rows"],
+            }
         if config.probes:
             steps["refit"] = Metacognition(config.metacognition).recipe(derived)["steps"]["probes"]
         if config.draft:
