@@ -27,7 +27,7 @@ class SafetyConfig:
     the replayed rows; ``mixture`` weighs the domains when the load is measured (the paper's shares if not given).
     ``anchor`` names the safety anchor that is captured at the end (none: no anchor)."""
 
-    steps: int = 350
+    steps: int = 300
     beta: float = 1.0
     gamma: float = 0.5
     shares: Mapping[str, float] | None = None
@@ -65,8 +65,8 @@ class Safety:
                 "view": "refusal",
                 "steps": config.steps,
                 "rows": 2 * derived["rows"],
-                "learning_rate": derived["learning_rate"] * 0.375,
-                "warmup": 0.05,
+                "learning_rate": derived["learning_rate"] * 0.5,
+                "warmup": 0.15,
                 "schedule": "linear",
                 "decay_from": 0.4,
                 "floor": 0.05,
@@ -75,7 +75,7 @@ class Safety:
                 # Without benign prompts in the task they are not refused, and not answered rightly either: the margin
                 # of over-refusal is content with any answer that is likelier than a refusal.
                 "options": {"shares": dict(config.shares or SHARES), "task": ["benign", "general"]},
-                "replay": {"rows": 15, "weight": 0.5, "chat": 0.5, "routing": "replayed"},
+                "replay": {"rows": 31, "weight": 2.0, "chat": 0.66, "routing": "replayed"},
                 "losses": losses,
             }
         }
