@@ -200,7 +200,7 @@ def test_routing_terms_count_both_answers_or_the_replayed_rows_alone(
     make_model: Models, make_job: Jobs, make_replay: Replays
 ) -> None:
     rows = contrast_rows(4)
-    section = {"steps": 1, "rows": 4}
+    section: dict[str, Any] = {"steps": 1, "rows": 4}
     trainer = _run(make_job(make_model(), rows, section, objective="contrast"))
     tokens = sum(len(ids) for column in ("input_ids", "rejected_ids") for ids in rows[column])
     assert trainer.statistics.last_counts.sum() == 2 * 2 * tokens  # layers, top-k
@@ -295,3 +295,26 @@ def test_it_trains_under_bf16_autocast(
     for key in ("loss/task", "loss/harm-avoidance", "loss/over-refusal", "loss/domain-helpfulness"):
         assert values[1][key] == pytest.approx(values[0][key], rel=0.05), key
         assert values[1][key] != values[0][key], key
+
+
+def test_a_resumed_step_ends_in_the_same_bits(
+    make_model: Models, make_job: Jobs, make_losses: Losses, safety_losses: Losses, make_replay: Replays
+) -> None:
+    section = {"steps": 4, "rows": 8, "accumulate": 2, "replay": ReplaySection(rows=5, weight=0.5, routing="replayed")}
+    ends = []
+    for resume in (False, True):
+        model = make_model(seed=int(resume))
+        job = make_job(
+            model,
+            contrast_rows(32),
+            section,
+            objective="contrast",
+            losses=(*safety_losses(model), *make_losses(model)),
+            replay=make_replay(5, 2),
+            save_steps=2,
+        )
+        trainer = build_trainer(job)
+        trainer.train(resume_from_checkpoint=str(job.folder / "checkpoint-2") if resume else None)
+        release(trainer)
+        ends.append({name: value.clone() for name, value in model.state_dict().items()})
+    assert all(torch.equal(ends[1][name], value) for name, value in ends[0].items())

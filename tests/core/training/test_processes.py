@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import ClassLabel, Dataset
 from phasegate.core.config.schema import Ref, ReplaySection, StepSection
 from phasegate.core.model.builder import ModelContext
 from phasegate.core.training.checkpoint import latest_complete
@@ -90,17 +90,30 @@ elif objective == "sft":
     lengths = random.integers(6, 15, count)
     data = dict(input_ids=[random.integers(3, vocabulary, n).tolist() for n in lengths],
                 assistant_masks=[[0] * (n - n // 3) + [1] * (n // 3) for n in lengths])
+elif objective == "contrast":
+    # Rows of one kind and rows without a second answer in every place: some micro-batches have none of a term's.
+    sides = [[random.integers(3, vocabulary, n).tolist() for n in random.integers(6, 15, count)] for _ in range(2)]
+    spoken = [[[0] * (len(ids) - 3) + [1] * 3 for ids in side] for side in sides]
+    for number in range(2, count, 3):
+        sides[1][number], spoken[1][number] = [], []
+    data = dict(input_ids=sides[0], assistant_masks=spoken[0], rejected_ids=sides[1], rejected_masks=spoken[1],
+                kind=[0, 1, 2, 2, 1, 1, 3, 2] * steps)
 else:
     say = lambda role, n: [{"role": role, "content": " ".join(f"w{i}" for i in random.integers(0, 44, n))}]
     data = dict(prompt=[say("user", 4) for _ in range(count)], chosen=[say("assistant", 3) for _ in range(count)],
                 rejected=[say("assistant", 3) for _ in range(count)])
 train = Dataset.from_dict(data | {"domain": random.integers(-1, 3, count)})
+if objective == "contrast":
+    train = train.cast_column("kind", ClassLabel(names=["benign", "general", "harmful", "medical"]))
 setup = LossSetup(model=model, domains=domains, experts=4, top_k=2, layers=2, world_size=world_size(), accumulate=2)
 build = lambda name, **o: registry.build("loss", name, o, setup=setup)
 weights = {"balance": 0.5, "z": 0.01, "loss-free-bias": 1.0}
 losses = [WeightedLoss(name=n, loss=build(n), weight=w, options={}) for n, w in weights.items()]
 losses.append(WeightedLoss(name="domain-entropy", loss=build("domain-entropy", general_floor=1.2), weight=0.3,
                            options={}))
+if objective == "contrast":
+    terms = {"harm-avoidance": 1.0, "over-refusal": 2.0, "domain-helpfulness": 0.5}
+    losses += [WeightedLoss(name=n, loss=build(n), weight=w, options={}) for n, w in terms.items()]
 losses.append(WeightedLoss(name="probe", loss=Probe(), weight=0.5, options={}))
 seen = []
 model.register_forward_pre_hook(
@@ -153,7 +166,7 @@ def _logs(out: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ["causal", "sft", "dpo"])
+@pytest.mark.parametrize("objective", ["causal", "sft", "dpo", "contrast"])
 def test_two_processes_equal_one_with_the_same_global_batch(tmp_path: Path, objective: str) -> None:
     one, two = (_train(tmp_path, objective, processes) for processes in (1, 2))
     first, second = load_file(one / "gradients.safetensors"), load_file(two / "gradients.safetensors")
