@@ -13,7 +13,7 @@ import yaml
 
 from ..registry.errors import DataError
 
-Kind = Literal["choice", "preference", "format", "judge", "needle", "perplexity", "refusal"]
+Kind = Literal["choice", "preference", "format", "judge", "needle", "perplexity", "position", "refusal"]
 
 _PROCESSING = __name__.rpartition(".")[0] + ".processing"
 
@@ -89,6 +89,14 @@ _TASKS: dict[Kind, dict[str, Any]] = {
         "doc_to_target": "text",
         "process_results": Function(f"{_PROCESSING}.perplexity"),
         "metrics": {"nll": False, "bits_per_byte": False},
+    },
+    "position": {
+        "output_type": "loglikelihood",
+        "doc_to_text": "context",
+        "doc_to_target": "target",
+        "target_delimiter": "",
+        "process_results": Function(f"{_PROCESSING}.position"),
+        "metrics": {"nll": False},
     },
     "refusal": {
         "output_type": "generate_until",

@@ -98,3 +98,8 @@ def perplexity(doc: Mapping[str, Any], results: Sequence[float]) -> dict[str, fl
     total = -results[0]
     size = len(doc["text"].encode("utf-8"))
     return {"nll": total / int(doc["tokens"]), "bits_per_byte": total / (size * math.log(2))}
+
+
+def position(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, float]:
+    """Negative log-likelihood per token of a part of a text, in nats."""
+    return {"nll": -results[0][0] / int(doc["tokens"])}

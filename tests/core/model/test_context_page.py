@@ -10,6 +10,7 @@ import yaml
 from phasegate.core.config.schema import ContextSection
 from phasegate.core.config.shaping import hints
 from phasegate.plugins.gates.needle import NeedleConfig
+from phasegate.plugins.gates.perplexity import PerplexityConfig
 from phasegate.registry.components import GateSpec
 from phasegate.registry.options import parse
 from phasegate.registry.plugins import Plugins
@@ -43,3 +44,9 @@ def test_the_criteria_of_the_page_name_metrics_and_options_of_the_gate() -> None
         assert criterion["metric"] == "acc" or criterion["metric"].startswith("acc/")
         assert parse(NeedleConfig, {"kinds": criterion["kinds"]}, "needle").kinds == ("180",)
     assert spec.metrics == ("acc", "acc/*")
+
+
+def test_the_criterion_by_position_names_a_border_that_another_follows() -> None:
+    (criterion,) = BLOCKS[2]["gates"].values()
+    config = parse(PerplexityConfig, {"borders": criterion["borders"]}, "perplexity")
+    assert criterion["metric"] in {f"nll/at-{border}" for border in config.borders[:-1]}

@@ -150,3 +150,47 @@ def test_routers_of_an_unknown_class_are_missing(context: Any, texts: Any) -> No
 
     found = RoutingGate().measure(context({"text": texts}, routers=unknown))
     assert found["dead"].missing == "no router of a known class"
+
+
+def test_long_text_is_scored_part_by_part(context: Any, texts: Any, model: Any, tokenizer: Any) -> None:
+    gate = PerplexityGate(PerplexityConfig(borders=(0, 4, 8)))
+    found = gate.measure(context({"text": texts}))
+    encoded = [tokenizer(row["text"])["input_ids"] for row in texts]
+    for name, end in (("nll/at-0", 4), ("nll/at-4", 8)):  # equal beginnings of one domain are one document
+        parts = {(row["domain"], *ids[:end]) for row, ids in zip(texts, encoded, strict=True) if len(ids) >= end}
+        assert found[name].n == len(parts)
+    row = next(row for row, ids in zip(texts, encoded, strict=True) if len(ids) >= 8)
+    alone = gate.measure(context({"text": [row]}))
+    ids = tokenizer(row["text"])["input_ids"][:8]
+
+    def mean(tokens: list[int], last: int) -> float:
+        with torch.no_grad():
+            scores = torch.log_softmax(model.eval()(torch.tensor([tokens])).logits[0, :-1], -1)
+        return -float(scores.gather(-1, torch.tensor(tokens[1:])[:, None])[-last:].mean())
+
+    assert alone["nll/at-0"].value == pytest.approx(mean([tokenizer.eos_token_id, *ids[:4]], 4), rel=1e-4)
+    assert alone["nll/at-4"].value == pytest.approx(mean(ids, 4), rel=1e-4)
+
+
+def test_parts_of_a_uniform_model_cost_the_same(context: Any, texts: Any, model: Any) -> None:
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+    found = PerplexityGate(PerplexityConfig(borders=(0, 3, 6))).measure(context({"text": texts}))
+    assert found["nll/at-0"].value == found["nll/at-3"].value == pytest.approx(math.log(320), rel=1e-5)
+
+
+def test_borders_beyond_the_models_positions_are_not_measured(context: Any, texts: Any) -> None:
+    found = PerplexityGate(PerplexityConfig(borders=(0, 32, 65))).measure(context({"text": texts}))
+    assert found["nll/at-32"].missing == "the last border is 65, but the model has 64 positions"
+    assert found["nll"].missing is None
+
+
+def test_borders_that_no_text_reaches_are_not_measured(context: Any, texts: Any) -> None:
+    found = PerplexityGate(PerplexityConfig(borders=(0, 60, 64))).measure(context({"text": texts}))
+    assert found["nll/at-0"].missing == "no document has 60 tokens"
+
+
+@pytest.mark.parametrize("borders", [(64,), (64, 64), (128, 64), (-1, 64)])
+def test_borders_that_do_not_rise_are_refused(borders: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="each above the one before"):
+        PerplexityConfig(borders=borders)
