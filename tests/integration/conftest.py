@@ -90,7 +90,7 @@ LATE = """  safety:
       beats-softmax: {at_least: -1.0, documents: 60}
       beats-softmax-selecting: {at_least: -1.0, documents: 60}
   optimization:
-    options: {metacognition: {questions: 60}, short: ["24"], double: ["56"], quadruple: ["56"]}
+    options: {metacognition: {questions: 60}, short: ["16"], double: ["32"], quadruple: ["76"]}
     steps:
       short: {steps: 2, rows: 4, replay: {rows: 4}}
       double: {steps: 2, rows: 4, replay: {rows: 4}}
