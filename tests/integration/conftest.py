@@ -91,6 +91,7 @@ LATE = """  safety:
       beats-softmax-selecting: {at_least: -1.0, documents: 60}
   optimization:
     options: {metacognition: {questions: 60}, short: ["16"], double: ["32"], quadruple: ["76"]}
+    entry: {knowledge: {at_least: 0.0, documents: 40}}
     steps:
       short: {steps: 2, rows: 4, replay: {rows: 4}}
       double: {steps: 2, rows: 4, replay: {rows: 4}}
