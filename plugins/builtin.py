@@ -77,6 +77,7 @@ def phasegate_components() -> Iterable[Component]:
         summary="Lengthens the context, refits what travels with the model, distils a draft, and ablates every expert.",
         requires=("dialogue",),
         provides=("long-context", "draft"),
+        revision=2,
         cost_driver="long-context curation",
     )
     yield RouterSpec(

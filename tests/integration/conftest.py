@@ -108,6 +108,8 @@ LATE = """  safety:
       benign-answered: {at_least: 0.0, documents: 40}
       calibrated: {at_most: 1.0, documents: 60}
       discriminates: {at_least: 0.0, documents: 60}
+      anchor-detects: {at_least: 0.0, documents: 40}
+      anchor-lets-through: {at_most: 1.0, documents: 40}
       draft-identical: {at_least: 0.0, documents: 4}
       draft-speedup: {at_least: 0.0, documents: 4}
       every-expert-needed: {at_least: -9.0, documents: 28}

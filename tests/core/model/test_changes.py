@@ -51,7 +51,9 @@ def test_the_relative_change_is_a_ratio_of_norms(build: Build) -> None:
     found = weight_changes(model, after)
     rows = {(row["layer"], row["role"]): row for row in found["groups"]}
     before = sum(
-        float(p.detach().square().sum()) for n, p in model.named_parameters() if "layers.1.self_attn" in n and "norm" not in n
+        float(p.detach().square().sum())
+        for n, p in model.named_parameters()
+        if "layers.1.self_attn" in n and "norm" not in n
     )
     moved_by = 0.5 * float(parameter(model, "layers.1.self_attn.q_proj.weight").norm())
     assert rows[1, "attention"]["relative"] == pytest.approx(moved_by / before**0.5, rel=1e-4)
