@@ -25,8 +25,9 @@ class StepJob:
 
     ``objective`` is one that has a trainer: causal, sft, dpo, contrast or draft. ``section.rows`` is the number of rows
     per optimiser step over all processes and micro-batches. ``replay`` goes beside all but causal steps; ``reference``
-    is for dpo (None: a frozen copy of ``model`` as it is) and, as the teacher, for draft. ``folder`` takes the trainer's
-    checkpoints, one every ``save_steps``. ``length`` bounds tokenised dpo rows. A causal step needs no ``tokenizer``.
+    is for dpo (None: a frozen copy of ``model`` as it is) and, as the teacher, for draft. ``folder`` takes the
+    trainer's checkpoints, one every ``save_steps``. ``length`` bounds tokenised dpo rows. A causal step needs no
+    ``tokenizer``.
     """
 
     objective: Objective

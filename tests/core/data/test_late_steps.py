@@ -146,12 +146,12 @@ CONTRAST = StepSection(objective="contrast", view="refusal", steps=3, rows=4)
 REPLAYED = ReplaySection(rows=8, weight=1.0, chat=1.0, sequence_length=24)
 
 
-def test_dialogues_of_sft_and_contrast_steps_are_replayed_in_proportion_to_their_rows(build: Build) -> None:
+def test_dialogues_of_sft_and_contrast_steps_are_replayed_alike_however_short_a_step_was(build: Build) -> None:
     step = StepSection(objective="sft", view="needle", steps=1, rows=1, replay=REPLAYED)
     longer = StepSection(objective="contrast", view="refusal", steps=9, rows=4)
     replay = build(step, previous=(TUNE, longer)).replay
     assert replay is not None
-    assert replay.shares() == pytest.approx({"chat/0": 0.25, "refusal/0": 0.75})
+    assert replay.shares() == pytest.approx({"chat/0": 0.5, "refusal/0": 0.5})
 
 
 def test_replayed_requests_are_answered_as_they_should_be(build: Build, tokenizer: Any) -> None:
