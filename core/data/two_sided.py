@@ -52,8 +52,12 @@ def check_two_sided(plan: Planned, label: str, section: StepSection) -> None:
             )
     drawn = {kind for kind in counts if not shares or shares.get(kind, 0.0) > 0}
     _both(drawn, {HARMFUL}, set(), label, section.view)
+    if "rejected" not in rows.column_names:
+        raise DataError(
+            f"{label}: the view '{section.view}' does not say what should not be said (rejected); choose another view."
+        )
     _something_to_say(rows, drawn, label, section.view)
-    _rows_for_terms(plan, section, drawn, label)
+    _rows_for_terms(plan, section, rows, drawn, label)
 
 
 def _both(kinds: set[str], harmful: set[str], benign: set[str], label: str, view: str) -> None:
@@ -80,10 +84,19 @@ def _something_to_say(rows: Any, drawn: set[str], label: str, view: str) -> None
             )
 
 
-def _rows_for_terms(plan: Planned, section: StepSection, drawn: set[str], label: str) -> None:
+def _rows_for_terms(plan: Planned, section: StepSection, rows: Any, drawn: set[str], label: str) -> None:
+    known = {kind for kind, unsaid in zip(rows["kind"][:], rows["rejected"][:], strict=True) if unsaid}
     for name, loss in section.losses.items():
-        kinds = getattr(plan.registry.config("loss", loss.use, loss.options), "kinds", None)
-        if kinds is not None and not drawn & set(kinds):
+        config = plan.registry.config("loss", loss.use, loss.options)
+        kinds = getattr(config, "kinds", None)
+        if kinds is None:
+            continue
+        if getattr(config, "compares", False) and drawn & set(kinds) and not drawn & set(kinds) & known:
+            raise DataError(
+                f"{label}.losses.{name} holds what should be said against what should not, which no row of the kinds "
+                f"{listing(drawn & set(kinds))} tells; give them a rejected answer, or remove it."
+            )
+        if not drawn & set(kinds):
             raise DataError(
                 f"{label}.losses.{name} looks at rows of the kinds {listing(kinds)}, none of which the step draws "
                 f"(it draws {listing(drawn)}); change its kinds, or remove it."

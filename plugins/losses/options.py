@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -66,6 +66,9 @@ class LossFreeBiasConfig:
 class OverRefusalConfig:
     """``kinds``: those that are to be answered although they may look harmful; ``margin``: by how many nats per token
     an answer is to be likelier than a refusal."""
+
+    #: Rows without a rejected answer are nothing to it.
+    compares: ClassVar[bool] = True
 
     kinds: tuple[str, ...] = ("benign", "medical", "legal", "security")
     margin: float = 1.0

@@ -37,7 +37,7 @@ def refused(corpus_of: Callable[..., Corpus]) -> Callable[..., str]:
 
     def check(rows: list[dict[str, Any]], **section: Any) -> str:
         plan: Any = SimpleNamespace(
-            corpus=corpus_of({("refusal", "train"): rows}), registry=Plugins.load(()).components()
+            corpus=corpus_of({(section.get("view", "refusal"), "train"): rows}), registry=Plugins.load(()).components()
         )
         step = StepSection(**{"objective": "contrast", "view": "refusal", **section})
         try:
@@ -117,3 +117,19 @@ def test_a_term_without_rows_is_refused(refused: Callable[..., str]) -> None:
         f"{LABEL}.losses.helpful looks at rows of the kinds legal, medical, security, none of which the step draws (it "
         "draws benign, harmful); change its kinds, or remove it."
     )
+
+
+def test_a_term_that_compares_answers_needs_rows_with_both(refused: Callable[..., str]) -> None:
+    losses = {"over-refusal": LossSection(use="over-refusal"), "harm-avoidance": LossSection(use="harm-avoidance")}
+    assert refused(rows_of(BOTH), losses=losses) == (
+        f"{LABEL}.losses.over-refusal holds what should be said against what should not, which no row of the kinds "
+        "benign, medical tells; give them a rejected answer, or remove it."
+    )
+    told = rows_of({"medical": 1}, rejected=[{"role": "assistant", "content": "no"}])
+    assert refused([*rows_of(BOTH), *told], losses=losses) == ""
+
+
+def test_a_view_that_knows_one_answer_is_refused(refused: Callable[..., str]) -> None:
+    rows = [{key: value for key, value in row.items() if key != "rejected"} for row in rows_of(BOTH)]
+    rows = [row | {"check": ""} for row in rows]
+    assert "does not say what should not be said (rejected)" in refused(rows, view="chat")
