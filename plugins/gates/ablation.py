@@ -6,11 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...core.model.ablating import Mode, without_experts
 from ...evals.ablation import (
     PAPER,
     TABLES,
@@ -30,6 +29,9 @@ from ...registry.errors import ConfigError
 from .choice_without import choice_rows
 from .measuring import NotMeasured, check_finite, or_missing
 from .texts import Texts, heldout_texts
+
+if TYPE_CHECKING:
+    from ...core.model.ablating import Mode
 
 _METRICS = ("match", "match_experts", "least_harm", "least_harm_single")
 
@@ -111,6 +113,7 @@ class _Trial:
 
     def differences(self, experts: Experts, mode: Mode) -> Array:
         """Per-document change of the score. shape: (documents,)"""
+        from ...core.model.ablating import without_experts
         from ...evals.likelihood import mean_log_likelihoods
 
         with without_experts(self.model, experts, mode):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ...core.model.ablating import without_experts
 from ...evals.bridge import evaluate_folder
 from ...evals.context import MeasureContext
 from ...evals.intervals import Paired, paired_difference
@@ -24,6 +23,8 @@ def choice_rows(
     full = _right(ctx, pack)
     found = []
     for expert in experts:
+        from ...core.model.ablating import without_experts
+
         with without_experts(ctx.model, {layer: [expert] for layer in layers}):
             without = _right(ctx, pack)
         by_domain = {name: _change(without, full, name) for name in sorted({domain for domain, _ in full})}

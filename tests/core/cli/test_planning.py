@@ -25,7 +25,8 @@ def test_a_plan_of_the_preset_counts_its_cost_and_imports_neither_torch_nor_data
     plan = json.loads(done.stdout)
     # 1536 x 64 embeddings; 3 layers of 4 x 64 x 64 attention and 9 x 3 x 64 x 64 experts, 9 x 64 router, norms.
     assert plan["parameters"]["total"] == 98_304 + 3 * (16_384 + 110_592 + 576 + 160) + 64
-    assert [stage["phase"] for stage in plan["stages"]] == ["foundation", "specialization", "alignment"]
+    names = ["foundation", "specialization", "alignment", "safety", "metacognition", "optimization"]
+    assert [stage["phase"] for stage in plan["stages"]] == names
     assert not any(stage["cached"] for stage in plan["stages"])
     budget = plan["budget"]
     assert [phase["phase"] for phase in budget["phases"]] == [stage["phase"] for stage in plan["stages"]]
@@ -58,7 +59,15 @@ def test_hours_and_cost_follow_the_hardware_of_the_experiment(
     found = []
     for devices in (1, 2):
         with pytest.raises(SystemExit):
-            main(["plan", "ncas-nano", "--json", "--set", f"hardware={{device: cpu, devices: {devices}, price: 1.5}}"])
+            main(
+                [
+                    "plan",
+                    "ncas-nano",
+                    "--json",
+                    "--set",
+                    f"hardware={{device: cpu, devices: {devices}, utilization: 0.4, price: 1.5}}",
+                ]
+            )
         found.append(json.loads(capsys.readouterr().out)["budget"])
     one, two = found
     assert one["hours"] == pytest.approx(one["flops"] / (0.4 * 0.1e12) / 3600)
