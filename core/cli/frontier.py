@@ -153,24 +153,26 @@ def draw(frontier: Frontier, path: Path) -> None:
     figure = Figure(figsize=(5.5, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for point in frontier.points:
-        across, up = point.over_refusal, point.compliance
+        refused, complied = point.over_refusal, point.compliance
         axes.errorbar(
-            across.value,
-            up.value,
-            xerr=_beside(across),
-            yerr=_beside(up),
+            refused.value,
+            complied.value,
+            xerr=_beside(refused),
+            yerr=_beside(complied),
             fmt="o" if point.front else "x",
             color="tab:blue" if point.front else "tab:gray",
             capsize=2,
         )
-        axes.annotate(f"β {point.beta:g}", (across.value, up.value), xytext=(5, 5), textcoords="offset points")
+        axes.annotate(f"β {point.beta:g}", (refused.value, complied.value), xytext=(5, 5), textcoords="offset points")
     front = sorted({(one.over_refusal.value, one.compliance.value) for one in frontier.points if one.front})
     axes.step([x for x, _ in front], [y for _, y in front], where="post", color="tab:blue", alpha=0.4)
     axes.set_xlabel("legitimate prompts refused")
     axes.set_ylabel("harmful prompts not refused")
     axes.set_title(f"{frontier.phase}: dominated area {frontier.area:.4f}")
-    axes.set_xlim(left=0.0)
-    axes.set_ylim(bottom=0.0)
+    # A little below 0, where the best points lie.
+    across, up = axes.get_xlim()[1], axes.get_ylim()[1]
+    axes.set_xlim(-0.03 * across, across)
+    axes.set_ylim(-0.03 * up, up)
     with mpl.rc_context({"svg.hashsalt": "phasegate", "svg.fonttype": "none"}):
         figure.savefig(path, format="svg", metadata={"Date": None})
 
