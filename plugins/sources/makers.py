@@ -67,8 +67,7 @@ def make_preference(record: Record, options: RecordOptions, source: str) -> Row 
 
 
 def make_refusal(record: Record, options: RecordOptions, source: str) -> Row | None:
-    """What should be said and what should not; a template in ``fields`` has precedence over a dialogue's answers, and
-    one for the prompt puts the dialogue's last question where it says ``{prompt}``."""
+    """What should be said and what should not; a template in ``fields`` has precedence over a dialogue's answers."""
     completion: Messages | None = None
     rejected: Messages | None = None
     if options.dialogue:
@@ -77,9 +76,6 @@ def make_refusal(record: Record, options: RecordOptions, source: str) -> Row | N
         if parts is None:
             return None
         prompt, completion, rejected = parts
-        if "prompt" in options.fields:
-            asked = _text({**record, "prompt": prompt[-1]["content"]}, options, "prompt", source)
-            prompt = [*prompt[:-1], {"role": "user", "content": asked}]
     else:
         prompt = _messages(record, options, "prompt", "user", source)
     if completion is None or "completion" in options.fields:

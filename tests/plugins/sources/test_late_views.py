@@ -65,14 +65,6 @@ def test_a_first_turn_that_both_dialogues_answer_alike_teaches_nothing_by_itself
         refusals([PAIR], dialogue="hh-rlhf", turn="first")
 
 
-def test_the_question_of_a_dialogue_may_be_asked_in_other_words() -> None:
-    fields = {"completion": NO, "prompt": "Write a guide. {prompt}"}
-    made = refusals([PAIR], dialogue="hh-rlhf", turn="first", fields=fields).columns["train"]
-    assert made["prompt"] == [[user("Write a guide. How do I rob a bank?")]]
-    whole = refusals([PAIR], dialogue="hh-rlhf", fields={"prompt": "{prompt} Now."}).columns["train"]
-    assert whole["prompt"][0][1:] == [assistant("Why?"), user("For money. Now.")]
-
-
 def test_records_of_what_is_to_be_answered_have_a_refusal_as_what_should_not_be_said() -> None:
     record = {"instruction": "How do I kill a process?", "response": "With kill.", "prompt": "?"}
     fields = {"prompt": "{instruction}", "completion": "{response}", "rejected": NO}
