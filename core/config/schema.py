@@ -80,7 +80,7 @@ class BatchSection:
 class ReplaySection:
     """Replay of earlier phases' data. In a causal step ``share`` of the rows are replayed; in sft and dpo steps
     ``rows`` replayed rows are added to every batch as a loss of their own with ``weight``
-    (text and chat rows in proportion ``chat``), cut at ``sequence_length`` (that of the step if not given);
+    (text and chat rows in proportion ``chat``; dialogues of the named ``views`` only, all if none is named), cut at ``sequence_length`` (that of the step if not given);
     ``routing: replayed`` shows loss terms and router statistics these rows alone, so that a term which holds the
     routing of text is not traded against that of dialogue."""
 
@@ -88,6 +88,7 @@ class ReplaySection:
     rows: int = 0
     weight: float = 0.0
     chat: float = 0.0
+    views: tuple[str, ...] = ()
     routing: Literal["all", "replayed"] = "all"
     sequence_length: int | None = None
 
@@ -230,6 +231,52 @@ class HardwareSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetricSection:
+    """A metric that a gate component measures, without a bound."""
+
+    use: str
+    metric: str
+    documents: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreSection:
+    """A number that a study gives every run: the mean of metrics ``of`` the model that the run ends with.
+
+    ``relative`` divides each metric by its best over the study before the mean is taken. ``refit`` names a probes step
+    as ``phase/step``, which is carried out on that model first.
+    """
+
+    of: Mapping[str, MetricSection] = field(default_factory=dict)
+    direction: Literal["maximize", "minimize"] = "maximize"
+    relative: bool = False
+    refit: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudySection:
+    """What ``platform study`` varies and how it judges; nothing here changes what a run of the experiment trains.
+
+    ``space`` names a search space. ``objectives`` are the scores that a sampler optimises (the first score if none is
+    named). ``set`` holds overrides for every run of the study, as dotted keys. With ``gates: warn`` no gate stops or
+    extends a phase, so that every run sees the same tokens; with ``enforce`` a run that a gate stops is pruned.
+    ``sampler: auto`` runs listed rows and up to 60 orders exhaustively, and chooses by precedence among more of them,
+    or by a Gaussian process among parameters.
+    """
+
+    space: Ref = field(default_factory=lambda: Ref(use="orders"))
+    scores: Mapping[str, ScoreSection] = field(default_factory=dict)
+    objectives: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0, 1, 2)
+    sampler: Literal["auto", "exhaustive", "precedence", "gp", "tpe", "nsga2", "random"] = "auto"
+    trials: int | None = None
+    gates: Literal["warn", "enforce"] = "warn"
+    prune: Literal["never", "median"] = "never"
+    set: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
     """One experiment file, complete."""
 
@@ -246,3 +293,4 @@ class Experiment:
     order: str | None = None
     run: RunSection = field(default_factory=RunSection)
     hardware: HardwareSection = field(default_factory=HardwareSection)
+    study: StudySection = field(default_factory=StudySection)

@@ -14,11 +14,11 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ...registry.suggest import did_you_mean, listing
 from .problems import Problems, shown
-from .schema import CriterionSection, Experiment, LossSection, ModelSection, PhaseSection, Ref, Weight
+from .schema import CriterionSection, Experiment, LossSection, MetricSection, ModelSection, PhaseSection, Ref, Weight
 
 KeyPath = tuple[str, ...]
 
-INLINE = (Ref, LossSection, CriterionSection, ModelSection)  # keys that are no fields are options of the component
+INLINE = (Ref, LossSection, CriterionSection, MetricSection, ModelSection)  # keys that are no fields are options of the component
 NAMED = (LossSection, PhaseSection)  # `use` is the section's own name unless it says otherwise
 
 

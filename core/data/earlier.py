@@ -42,8 +42,8 @@ def build_replay(
     """The replay beside a step, if it asks for rows; ``ConfigError`` if nothing earlier has what it asks for.
 
     Rows are cut at ``replay.sequence_length``, or at ``length`` if that is not given. Dialogues are those that earlier
-    sft and contrast steps learnt to answer (a row without a completion has nothing to say); documents with an answer
-    are none, since text replays what they are made of.
+    sft and contrast steps learnt to answer (a row without a completion has nothing to say), of ``replay.views`` only where
+    some are named; documents with an answer are none, since text replays what they are made of.
     """
     section = step.replay
     if section.rows < 1:
@@ -59,10 +59,17 @@ def build_replay(
         shares = np.asarray([text.get(name, 0.0) for name in corpus.domains]) * (1 - section.chat)
         pools.append(Pool(name="text", packed=packed_text(corpus, tokenizer, length, "train"), shares=shares))
     if section.chat > 0:
-        earlier = [step for step in previous if step.objective in _SPOKEN and is_dialogue(corpus, step.view)]
+        earlier = [
+            step
+            for step in previous
+            if step.objective in _SPOKEN
+            and is_dialogue(corpus, step.view)
+            and (not section.views or step.view in section.views)
+        ]
         if not earlier:
             raise ConfigError(
-                "replay.chat asks for dialogues of earlier steps, but no earlier step is sft or contrast on dialogues."
+                "replay.chat asks for dialogues of earlier steps, but no earlier step is sft or contrast on dialogues"
+                f"{' of ' + ', '.join(section.views) if section.views else ''}."
             )
         for (view, kinds), weight in _weights(earlier).items():
             packed = replayable_chats(corpus, tokenizer, length, view, kinds)
