@@ -48,9 +48,9 @@ def command(
     from ..run.interrupt import Interrupted, interruptible
     from ..run.loop import run
     from ..run.processes import is_main, start_processes
+    from ..run.recording import record_of
     from ..run.store import Store
     from .terminal import make_console, show_plan
-    from .train import record_of
     from .watching import Watch
 
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl)(\.|$)")

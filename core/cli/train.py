@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from .options import RUNS, STORE, ExperimentName, Overrides, PluginRequests, RunsFolder, StoreFolder, plan_of
-
-if TYPE_CHECKING:
-    from ..run.plan import Plan
-    from ..run.records import RunFolder
 
 GATE_STOPPED = 3
 
@@ -41,6 +36,7 @@ def command(
     from ..run.interrupt import Interrupted, interruptible
     from ..run.loop import run
     from ..run.processes import is_main, start_processes
+    from ..run.recording import record_of
     from ..run.store import Store
     from .terminal import make_console, show_plan
     from .watching import Watch
@@ -70,18 +66,3 @@ def command(
         except Interrupted as stopped:
             raise typer.Exit(stopped.exit_code) from None
         watch.summary(folder, where)
-
-
-def record_of(plan: Plan, runs: Path, gates: str, drift: bool) -> RunFolder:
-    """Write what was asked and planned to a new run folder."""
-    from ..config.dump import to_yaml
-    from ..run.plan import plan_record
-    from ..run.records import create_run
-
-    return create_run(
-        runs,
-        plan.experiment.name,
-        text=to_yaml(plan.experiment),
-        plan=plan_record(plan),
-        manifest={"plugins": dict(plan.provenance), "gates": gates, "plugin_drift_allowed": drift},
-    )

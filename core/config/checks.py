@@ -13,6 +13,7 @@ from .schema import (
     PhaseSection,
     StepSection,
 )
+from .trackers import check_trackers
 
 KeyPath = tuple[str, ...]
 
@@ -34,6 +35,7 @@ def check_combinations(experiment: Experiment, problems: Problems) -> None:
             f"tokenizer.vocab_size must be at least {SMALLEST_VOCABULARY} (256 bytes and 5 special tokens), "
             f"not {vocabulary}.",
         )
+    check_trackers(experiment.run.report_to, problems)
     if not experiment.phases:
         problems.add(("phases",), "phases names no phase; an experiment trains at least one.")
     for name, phase in experiment.phases.items():

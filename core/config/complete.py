@@ -60,9 +60,12 @@ def complete(loaded: Loaded, registry: Registry) -> Experiment:
     check_references(experiment, registry, problems)
     check_comparisons(experiment, problems)
     specs = {name: registry.get("phase", phase.use).component for name, phase in experiment.phases.items()}
-    check_requirements(
-        {name: spec for name, spec in specs.items() if isinstance(spec, PhaseSpec)}, providers_of(registry), problems
-    )
+    if not loaded.unmet:
+        check_requirements(
+            {name: spec for name, spec in specs.items() if isinstance(spec, PhaseSpec)},
+            providers_of(registry),
+            problems,
+        )
     problems.stop()
     experiment = _fill_lengths(experiment)
     _check_model(experiment, loaded, registry, filled, problems)

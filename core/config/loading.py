@@ -26,7 +26,8 @@ class Loaded:
 
     ``experiment`` is typed, but its phases hold only their component and its options until ``complete`` has merged
     the recipes. ``raw`` is everything that was said, as plain data in the schema's shape; null in it removes
-    a default. ``path`` is None for a preset. Relative paths in the file start from ``base_folder``.
+    a default. ``path`` is None for a preset. Relative paths in the file start from ``base_folder``. ``unmet`` lets a
+    phase come before what it requires, which only a study of orders asks for.
     """
 
     experiment: Experiment
@@ -35,6 +36,7 @@ class Loaded:
     base_folder: Path
     document: Document
     overrides: tuple[Override, ...]
+    unmet: bool = False
 
     def locate(self, path: Sequence[str] | str) -> str:
         """Return ``file:line`` (or ``--set …``) of a key, or of the nearest enclosing key that was written."""

@@ -80,9 +80,10 @@ class BatchSection:
 class ReplaySection:
     """Replay of earlier phases' data. In a causal step ``share`` of the rows are replayed; in sft and dpo steps
     ``rows`` replayed rows are added to every batch as a loss of their own with ``weight``
-    (text and chat rows in proportion ``chat``; dialogues of the named ``views`` only, all if none is named), cut at ``sequence_length`` (that of the step if not given);
-    ``routing: replayed`` shows loss terms and router statistics these rows alone, so that a term which holds the
-    routing of text is not traded against that of dialogue."""
+    (text and chat rows in proportion ``chat``; dialogues of the named ``views`` only, of all if none is named), cut at
+    ``sequence_length`` (that of the step if not given); ``routing: replayed`` shows loss terms and router statistics
+    these rows alone, so that a term which holds the routing of text is not traded
+    against that of dialogue."""
 
     share: float = 0.0
     rows: int = 0
@@ -211,12 +212,17 @@ class ModelSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSection:
-    """How the run is carried out; nothing here changes the trained bits."""
+    """How the run is carried out; nothing here changes the trained bits.
+
+    ``report_to`` names trackers as transformers calls them (``tensorboard``, ``wandb``, …), which then get what is
+    logged.
+    """
 
     logging_steps: int = 20
     save_every: float = 0.25
     threads: int | None = None
     eval_batch_size: int = 64
+    report_to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

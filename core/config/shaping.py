@@ -18,7 +18,8 @@ from .schema import CriterionSection, Experiment, LossSection, MetricSection, Mo
 
 KeyPath = tuple[str, ...]
 
-INLINE = (Ref, LossSection, CriterionSection, MetricSection, ModelSection)  # keys that are no fields are options of the component
+# Keys of these that are no fields are options of the component.
+INLINE = (Ref, LossSection, CriterionSection, MetricSection, ModelSection)
 NAMED = (LossSection, PhaseSection)  # `use` is the section's own name unless it says otherwise
 
 

@@ -42,8 +42,8 @@ def build_replay(
     """The replay beside a step, if it asks for rows; ``ConfigError`` if nothing earlier has what it asks for.
 
     Rows are cut at ``replay.sequence_length``, or at ``length`` if that is not given. Dialogues are those that earlier
-    sft and contrast steps learnt to answer (a row without a completion has nothing to say), of ``replay.views`` only where
-    some are named; documents with an answer are none, since text replays what they are made of.
+    sft and contrast steps learnt to answer (a row without a completion has nothing to say), of ``replay.views`` only
+    where some are named; documents with an answer are none, since text replays what they are made of.
     """
     section = step.replay
     if section.rows < 1:

@@ -12,7 +12,7 @@ from ...evals.context import MeasureContext
 from ...evals.criteria import Criterion, Judgement, combined, judge
 from ...evals.measurement import Measurement
 from ...evals.records import read_measurements, write_judgements, write_measurements
-from ..config.schema import CriterionSection
+from ..config.schema import CriterionSection, MetricSection
 from .fingerprint import canonical
 from .policy import Outcome
 
@@ -48,9 +48,10 @@ class GateSuite:
     context: MeasureContext
     baseline: Callable[[str], Baseline]
     known: Path | None = None
+    measuring: Callable[[str], None] = lambda criterion: None
 
     def run(self, criteria: Mapping[str, CriterionSection], judged: Callable[[Judgement], None]) -> GateReport:
-        """Judge every criterion, tell ``judged`` as they come, and write measurements and verdicts as JSON.
+        """Judge every criterion, tell ``measuring`` before and ``judged`` after, write measurements and verdicts as JSON.
 
         Criteria with the same gate, options and document count share one measurement. A baseline that was measured
         the same way at the end of its own phase is read from there, and so is the model itself from ``known``.
@@ -59,6 +60,7 @@ class GateSuite:
         baselines: dict[tuple[str, str], Measured] = {}
         judgements: list[Judgement] = []
         for name, section in criteria.items():
+            self.measuring(name)
             key = gate_key(section)
             if key not in measured:
                 measured[key] = self._known(key) or self._measure(section, self.context, key)
@@ -99,7 +101,7 @@ class GateSuite:
         return measured
 
 
-def gate_key(section: CriterionSection) -> str:
+def gate_key(section: CriterionSection | MetricSection) -> str:
     """Return one file name for all criteria that one measurement serves: gate, options, number of documents."""
     options = canonical({"options": dict(section.options), "documents": section.documents})
     return f"{section.use.replace(':', '-')}-{hashlib.sha256(options.encode()).hexdigest()[:8]}"

@@ -1,0 +1,86 @@
+"""Differences between curricula over seeds: intervals that know both the spread of seeds and that of documents."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A mean of paired differences over seeds between two-sided bounds at 95 %, its p-value, and, once it was held
+    together with all others of its table, whether it is ``resolved``. Bounds are None where one seed leaves the spread
+    unknown."""
+
+    value: float
+    low: float | None
+    high: float | None
+    p: float | None
+    n: int
+    resolved: bool = False
+
+    @property
+    def words(self) -> str:
+        """What may be said of it."""
+        if self.low is None or self.high is None:
+            return "one seed leaves the spread unknown"
+        return "resolved" if self.resolved else "not resolved"
+
+
+def difference(values: Sequence[float], document_variance: float = 0.0, confidence: float = 0.95) -> Difference:
+    """Return the mean of one paired difference per seed.
+
+    The squared half-width is that of Student's interval over seeds plus that of the documents, which all seeds share
+    and which more seeds would not make smaller: ``document_variance`` is the variance of the mean over documents of
+    the differences averaged over seeds.
+    """
+    from ...evals.intervals import t_quantile, z_quantile
+
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n < 2:
+        return Difference(value=mean, low=None, high=None, p=None, n=n)
+    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+    seeds, documents = math.sqrt(variance / n), math.sqrt(document_variance)
+    half = math.hypot(t_quantile(confidence, n - 1, 2) * seeds, z_quantile(confidence, 2) * documents)
+    return Difference(value=mean, low=mean - half, high=mean + half, p=_p_value(mean, seeds, documents, n), n=n)
+
+
+def _p_value(mean: float, seeds: float, documents: float, n: int) -> float:
+    """Two-sided, of mean over hypot(seeds, documents), with Welch's and Satterthwaite's degrees of freedom (the part of
+    the documents counts as known; Satterthwaite 1946, Biometrics Bulletin 2:110)."""
+    from scipy.stats import t
+
+    spread = math.hypot(seeds, documents)
+    if spread == 0:
+        return 1.0 if mean == 0 else 0.0
+    freedom = (n - 1) * (spread / seeds) ** 4 if seeds > 0 else math.inf
+    return float(2 * t.sf(abs(mean) / spread, min(freedom, 1e9)))
+
+
+def resolved(found: Mapping[str, Difference], level: float = 0.05) -> dict[str, Difference]:
+    """Return the differences of one table with those marked that hold together (Holm 1979, Scand. J. Statist. 6:65):
+    at most ``level`` is the chance that any one of them is none."""
+    from dataclasses import replace
+
+    tested = sorted((one.p, name) for name, one in found.items() if one.p is not None)
+    kept: set[str] = set()
+    for place, (p, name) in enumerate(tested):
+        if p * (len(tested) - place) > level:
+            break
+        kept.add(name)
+    return {name: replace(one, resolved=name in kept) for name, one in found.items()}
+
+
+def paired_variance(new: Sequence[Mapping[str, float]], old: Sequence[Mapping[str, float]]) -> float | None:
+    """Return the variance of the mean difference over the documents that all measurements share, of values by
+    document, one mapping per seed; None where they share fewer than two."""
+    shared = sorted(set.intersection(*(set(one) for one in (*new, *old)))) if new and old else []
+    if len(shared) < 2:
+        return None
+    deltas = [
+        math.fsum(one[key] for one in new) / len(new) - math.fsum(one[key] for one in old) / len(old) for key in shared
+    ]
+    mean = math.fsum(deltas) / len(deltas)
+    return math.fsum((delta - mean) ** 2 for delta in deltas) / (len(deltas) - 1) / len(deltas)
