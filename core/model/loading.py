@@ -53,8 +53,9 @@ def save_model(
         ) from error
 
 
-def load_model(folder: str | os.PathLike[str], registry: Any) -> PreTrainedModel:
-    """Read a model with its companions from a local folder, bit for bit, in the dtype it was saved in.
+def load_model(folder: str | os.PathLike[str], registry: Any, **options: Any) -> PreTrainedModel:
+    """Read a model with its companions from a local folder, bit for bit, in the dtype it was saved in unless
+    ``options`` of ``from_pretrained`` say otherwise.
 
     ``registry`` resolves its router and its anchor. Raises ``StoreError`` when the folder holds no model, when a file
     is damaged, when weights are missing or left over (the library would fill those at random and only log it), or
@@ -66,7 +67,7 @@ def load_model(folder: str | os.PathLike[str], registry: Any) -> PreTrainedModel
             f"'{path}' holds no model (no config.json); give the folder of a stage checkpoint or an export."
         )
     with using(registry):
-        model = read_model(path, local_files_only=True, **guarded_options(path))
+        model = read_model(path, local_files_only=True, **(guarded_options(path) | options))
     load_companions(model, path, registry)
     return model
 
