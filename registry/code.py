@@ -52,9 +52,9 @@ def _is_code(path: PurePosixPath) -> bool:
 
 def _roots(metadata: Distribution, modules: Iterable[str], project: Path | None) -> Iterator[Path]:
     names = {*modules, *(metadata.read_text("top_level.txt") or "").split()}
-    for name in sorted(names):
-        root = _root(name)
-        if root is not None and (project is None or root.resolve().is_relative_to(project)):
+    # Most modules lie in one package, which is read once.
+    for root in sorted({root for name in names if (root := _root(name)) is not None}):
+        if project is None or root.resolve().is_relative_to(project):
             yield root
 
 

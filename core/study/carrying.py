@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...registry.errors import GateStop
 from ..config.schema import CriterionSection, Experiment, StudySection
+from ..data.source import VIEW_COLUMNS
 from .fitting import fitted
 from .point import GateStopped, PointOutcome, PointRequest, StageFacts
 
@@ -98,15 +99,13 @@ class Carrier:
 
     def plan(self, request: PointRequest) -> tuple[Plan, tuple[str, ...]]:
         """Return the plan of a point, and what had to be changed for its order."""
-        from ..data.prepared import is_dialogue
-
         settings = self._settings(request)
         if request.row is None:
             order: tuple[str, ...] = tuple(self.whole(settings).experiment.phases)
         else:
             order = request.row.phases
         whole = self.whole(settings)
-        changes = fitted(whole.experiment, order, lambda view: is_dialogue(whole.corpus, view))
+        changes = fitted(whole.experiment, order, lambda view: _is_dialogue(whole, view))
         texts = [
             *settings,
             *self._policy(whole.experiment, order),
@@ -146,6 +145,15 @@ class Carrier:
         loaded = replace(load_experiment(self.experiment, overrides, self.plugins), unmet=unmet)
         enabled = Plugins.load(loaded.experiment.plugins, loaded.experiment.require)
         return make_plan(loaded, enabled, self.store)
+
+
+def _is_dialogue(plan: Plan, view: str) -> bool:
+    """Whether the rows of a view are dialogues; the data is looked at only for views that are not the platform's."""
+    if view in VIEW_COLUMNS:
+        return {"prompt", "completion"} <= set(VIEW_COLUMNS[view])
+    from ..data.prepared import is_dialogue
+
+    return is_dialogue(plan.corpus, view)
 
 
 def stage_facts(experiment: Experiment, outcome: StageOutcome, number: int) -> StageFacts:
