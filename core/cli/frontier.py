@@ -72,10 +72,11 @@ def command(
                     show_plan(console, plan)
                     _say_what_is_left_out(console, phase, left_out(whole.phases[phase]))
             folder = record_of(plan, runs, "warn", allow_plugin_drift) if is_main() else None
-            watch = Watch(console, plan, quiet=not is_main())
+            watch = Watch(console, plan, quiet=not is_main(), folder=folder)
             bench = Bench(store=where, interruption=stop, callbacks=watch.callbacks, allow_drift=allow_plugin_drift)
             try:
-                outcomes = run(plan, bench, folder, "warn", watch.show)
+                with watch:
+                    outcomes = run(plan, bench, folder, "warn", watch.show)
             except Interrupted as stopped:
                 raise typer.Exit(stopped.exit_code) from None
             stage = outcomes[-1].stage

@@ -55,10 +55,11 @@ def command(
     with interruptible(
         lambda _: console.print("stopping at the next logged step; run the same command again to go on")
     ) as stop:
-        watch = Watch(console, plan, quiet=not is_main())
+        watch = Watch(console, plan, quiet=not is_main(), folder=folder)
         bench = Bench(store=where, interruption=stop, callbacks=watch.callbacks, allow_drift=allow_plugin_drift)
         try:
-            run(plan, bench, folder, gates, watch.show)
+            with watch:
+                run(plan, bench, folder, gates, watch.show)
         except GateStop as stopped:
             watch.summary(folder, where)
             typer.echo(f"error: {stopped}", err=True)

@@ -49,7 +49,9 @@ def check_trackers(names: Iterable[str], problems: Problems) -> None:
     """Note every name that is no tracker, with the nearest that is one."""
     for number, name in enumerate(names):
         if name not in TRACKERS:
-            text = f"{LABEL}: there is no tracker '{name}'.{did_you_mean(name, TRACKERS)} Trackers: {listing(TRACKERS)}."
+            text = (
+                f"{LABEL}: there is no tracker '{name}'.{did_you_mean(name, TRACKERS)} Trackers: {listing(TRACKERS)}."
+            )
             problems.add(("run", "report_to", str(number)), text)
 
 

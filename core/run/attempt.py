@@ -30,6 +30,15 @@ class Attempt:
         return self.folder / name
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """A step that is about to be carried out, or was found ``finished``, and the attempt that it belongs to."""
+
+    attempt: Attempt
+    step: str
+    finished: bool
+
+
 def first_attempt(section: PhaseSection, work: Path) -> Attempt:
     """Return the first training of a phase."""
     return Attempt(number=0, kind="train", steps=section.steps, folder=work / "attempt-0")

@@ -18,6 +18,7 @@ from .store import Stage, Work
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from ..training.memory import PeakMemory
     from .bench import Bench
     from .stage import Trained
 
@@ -33,11 +34,12 @@ def commit(
     data: Mapping[str, Any],
     saved: Callable[[Path], None],
     parent: Callable[[], PreTrainedModel],
+    memory: PeakMemory,
 ) -> Stage:
     """Write a phase into the store, whole or not at all, and drop its work folder; ``saved`` is called before.
 
     ``data`` is the corpus's account of what it read, dropped and held out; ``parent`` gives the model that the phase
-    started from, with which the new one is compared.
+    started from, with which the new one is compared; ``memory`` was begun with the phase.
     """
     if is_main():
         from ..model.changes import weight_changes
@@ -55,7 +57,7 @@ def commit(
             lines = (json.dumps(row, sort_keys=True) + "\n" for row in trained.history)
             write_text(draft.metrics, "".join(lines))
             saved(draft.folder)
-            facts = {**facts_of(stage, trained), "data": dict(data)}
+            facts = {**facts_of(stage, trained, memory), "data": dict(data)}
             bench.store.commit(draft, {"facts": facts, "provenance": dict(provenance)})
     wait_for_all()
     found = bench.store.find(stage.recipe)
@@ -63,13 +65,15 @@ def commit(
     return found
 
 
-def facts_of(stage: StagePlan, trained: Trained) -> dict[str, Any]:
-    """Return what the manifest says of how the phase went; seconds are the only values that a repeat may change."""
+def facts_of(stage: StagePlan, trained: Trained, memory: PeakMemory) -> dict[str, Any]:
+    """Return what the manifest says of how the phase went; seconds and memory are the only values that a repeat may
+    change."""
     return {
         "outcome": trained.outcome,
         "decision": {"action": trained.decision.action, "reason": trained.decision.reason},
         "tokens": trained.result.tokens,
         "seconds": round(trained.result.seconds, 3),
+        "memory": memory.facts(),
         "attempts": [
             {
                 "kind": attempt.kind,

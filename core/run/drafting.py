@@ -32,6 +32,7 @@ def train_draft(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Ste
     from ..model.companions import attach
     from ..model.draft import Draft, vocabulary_of
     from ..training.checkpoint import StopCallback, latest_complete
+    from ..training.hooks import attach_all
     from ..training.job import StepJob, build_trainer
     from ..training.release import release
 
@@ -49,7 +50,6 @@ def train_draft(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Ste
         rows = rows_of(pairs, section, section.sequence_length or shop.length, (order.identity, order.name))
         seed_everything(seed)
         tokens = section.steps * section.rows * (section.sequence_length or shop.length)
-        bridge = step_hook(shop, order)
         job = StepJob(
             objective=section.objective,
             model=network,
@@ -68,13 +68,12 @@ def train_draft(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Ste
             callbacks=(
                 *shop.callbacks(order.name, tokens / section.steps),
                 StopCallback(shop.interruption.event),
-                *bridge,
+                *step_hook(shop, order),
             ),
             precision=shop.experiment.precision,
         )
         trainer = build_trainer(job)
-        for hook in bridge:
-            hook.attach(trainer)
+        attach_all(job.callbacks, trainer)
         resume = latest_complete(order.folder)
         try:
             trainer.train(resume_from_checkpoint=str(resume) if resume is not None else None)

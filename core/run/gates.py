@@ -51,7 +51,7 @@ class GateSuite:
     measuring: Callable[[str], None] = lambda criterion: None
 
     def run(self, criteria: Mapping[str, CriterionSection], judged: Callable[[Judgement], None]) -> GateReport:
-        """Judge every criterion, tell ``measuring`` before and ``judged`` after, write measurements and verdicts as JSON.
+        """Judge every criterion, tell ``measuring`` before and ``judged`` after each; write measurements and verdicts.
 
         Criteria with the same gate, options and document count share one measurement. A baseline that was measured
         the same way at the end of its own phase is read from there, and so is the model itself from ``known``.

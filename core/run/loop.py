@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ...evals.criteria import Judgement
 from ...registry.contexts import GateContext, PhaseContext, PhaseResult, RunContext, SaveContext
 from ...registry.errors import GateStop, PluginError
+from ..training.memory import PeakMemory
 from .bench import Bench
 from .commit import commit, verdicts_of
 from .plan import Plan, StagePlan
@@ -82,6 +83,7 @@ def run_phase(
             return outcome_of(stage.name, found, reused=True)
         hook = plan.plugins.hook
         work = bench.begin(stage, plan)
+        memory = PeakMemory.begin()
 
         def judged(when: str, judgement: Judgement) -> None:
             show("judgement", judgement)
@@ -89,7 +91,7 @@ def run_phase(
 
         shop = bench.shop(plan, before, work)
         parents = bench.parents(plan, before, shop.tokenizer)
-        runner = StageRunner(shop, stage, work, parents, judged)
+        runner = StageRunner(shop, stage, work, parents, judged, show)
         entry = runner.enter()
         if entry is not None and entry.outcome == "fail" and gates == "enforce":
             raise GateStop(
@@ -123,8 +125,9 @@ def run_phase(
         def saved(checkpoint: Any) -> None:
             hook.phasegate_on_save(ctx=SaveContext(phase=stage.name, folder=checkpoint, is_main=is_main()))
 
+        show("committing", stage)
         committed = commit(
-            bench, stage, work, trained[-1], plan.provenance, plan.corpus.report(), saved, parents.parent
+            bench, stage, work, trained[-1], plan.provenance, plan.corpus.report(), saved, parents.parent, memory
         )
     return outcome_of(stage.name, committed, reused=False)
 

@@ -13,6 +13,7 @@ from ...evals.records import read_judgements
 from ...registry.contexts import PhaseResult
 from .attempt import (
     Attempt,
+    Beginning,
     first_attempt,
     history_rows,
     load_decision,
@@ -55,13 +56,17 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class StageRunner:
-    """Trains and measures one phase in its work folder; every part that finished is found again after a kill."""
+    """Trains and measures one phase in its work folder; every part that finished is found again after a kill.
+
+    ``tell`` hears of every step (``step``: a ``Beginning``) and criterion (``measuring``: its name) as its turn comes.
+    """
 
     shop: Workshop
     stage: StagePlan
     work: Work
     parents: Parents
     judged: Callable[[str, Judgement], None]
+    tell: Callable[[str, Any], None]
 
     def enter(self) -> GateReport | None:
         """Measure the entry criteria on the model that the phase starts from; None when there are none."""
@@ -74,6 +79,7 @@ class StageRunner:
             context=context,
             baseline=lambda name: self._baseline(None, name),
             known=self.parents.parent_evidence,
+            measuring=lambda criterion: self.tell("measuring", criterion),
         )
         return suite.run(section.entry, lambda judgement: self.judged("entry", judgement))
 
@@ -117,6 +123,7 @@ class StageRunner:
         for name, section in attempt.steps.items():
             folder = attempt.step_folder(name)
             finished = load_step(folder)
+            self.tell("step", Beginning(attempt=attempt, step=name, finished=finished is not None))
             if finished is None:
                 order = StepOrder(
                     phase=self.stage.name,
@@ -151,6 +158,7 @@ class StageRunner:
             registry=self.shop.registry,
             context=self._context(model, evidence if is_main() else self.work.folder / "other", history),
             baseline=lambda name: self._baseline(attempt, name),
+            measuring=lambda criterion: self.tell("measuring", criterion),
         )
         report = suite.run(self.stage.section.gates, lambda judgement: self.judged("completion", judgement))
         decision = agree(decide(self.stage.section.policy, report.outcome, attempt.number))

@@ -70,6 +70,7 @@ def train_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Step
     """
     from ..data.step_data import StepDataRequest, build_step_data
     from ..training.checkpoint import StopCallback, latest_complete
+    from ..training.hooks import attach_all
     from ..training.job import StepJob, build_trainer
     from ..training.release import frozen_copy, release
 
@@ -89,12 +90,11 @@ def train_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Step
     reference = frozen_copy(model) if section.objective == "dpo" else None
     seed_everything(seed)
     watch = bump_callback(shop, order, length)
-    bridge = step_hook(shop, order)
     callbacks = [
         *shop.callbacks(order.name, data.tokens / section.steps),
         StopCallback(shop.interruption.event),
         *watch,
-        *bridge,
+        *step_hook(shop, order),
     ]
     job = StepJob(
         objective=section.objective,
@@ -116,8 +116,7 @@ def train_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Step
         length=length,
     )
     trainer = build_trainer(job)
-    for hook in bridge:
-        hook.attach(trainer)
+    attach_all(callbacks, trainer)
     started = time.perf_counter()
     resume = latest_complete(order.folder)
     try:

@@ -1,12 +1,27 @@
-"""The bridge from the trainer to the hook that plugins may implement on every optimiser step."""
+"""Callbacks that read their trainer, and the bridge to the hook that plugins may implement on every optimiser step."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol, runtime_checkable
 
 from transformers import TrainerCallback
 
 from ...registry.contexts import StepContext
+
+
+@runtime_checkable
+class Attached(Protocol):
+    """A callback that reads the trainer it is called by."""
+
+    def attach(self, trainer: Any) -> None: ...
+
+
+def attach_all(callbacks: Iterable[Any], trainer: Any) -> None:
+    """Tell every callback that asks for it which trainer calls it."""
+    for callback in callbacks:
+        if isinstance(callback, Attached):
+            callback.attach(trainer)
 
 
 class StepHook(TrainerCallback):

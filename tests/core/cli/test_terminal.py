@@ -1,4 +1,4 @@
-"""What the terminal shows: plan, progress with and without a terminal, gates, places."""
+"""What the terminal shows: plan, gates, places."""
 
 from __future__ import annotations
 
@@ -10,22 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-import pytest
-from phasegate.core.cli.terminal import (
-    PhaseProgress,
-    count,
-    duration,
-    hours,
-    interval,
-    make_console,
-    money,
-    number,
-    show_budget,
-    show_gates,
-    show_plan,
-    show_written,
-    size,
-)
+from phasegate.core.cli.terminal import make_console, show_budget, show_gates, show_plan, show_written
 from phasegate.core.config.schema import LossSection, PhaseSection, StepSection
 from phasegate.core.run.fingerprint import recipe_of
 from phasegate.core.run.published import PUBLISHED
@@ -43,14 +28,6 @@ class Judgement:
     bound: str = "≥ 0.7"
     verdict: str = "pass"
     reason: str = "the lower bound clears it"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def shown(show: object, *arguments: object, **options: object) -> str:
@@ -199,76 +176,8 @@ def test_a_plan_stays_within_a_hundred_columns() -> None:
     assert row(stream.getvalue()[stream.getvalue().index("compute") :], "foundation ")[-1].startswith("foundation-")
 
 
-def test_without_a_terminal_progress_is_one_line_per_interval_and_one_at_the_end() -> None:
-    stream, clock = io.StringIO(), Clock()
-    with PhaseProgress(make_console(stream), "foundation/pretrain", 100, every=10, clock=clock) as progress:
-        for step in range(1, 101):
-            clock.now += 0.25
-            progress.update(step, step * 1000, {"loss": 2.0})
-    # 25 seconds: lines at 10, 20 and at the last step.
-    lines = stream.getvalue().splitlines()
-    assert len(lines) == 3
-    assert lines[0] == "foundation/pretrain  40/100  40%  4,000 tokens/s  0:00:15 left  loss 2"
-    assert lines[2].startswith("foundation/pretrain  100/100  100%  4,000 tokens/s  0:00:00 left")
-
-
-def test_rates_of_a_resumed_step_count_only_what_was_done_since() -> None:
-    stream, clock = io.StringIO(), Clock()
-    progress = PhaseProgress(make_console(stream), "p", 100, done=80, every=1, clock=clock)
-    clock.now += 10
-    progress.update(90, 5000, {})
-    assert stream.getvalue().strip() == "p  90/100  90%  500 tokens/s  0:00:10 left"
-
-
-def test_every_loss_is_shown_by_name() -> None:
-    stream, clock = io.StringIO(), Clock()
-    progress = PhaseProgress(make_console(stream), "p", 1, clock=clock)
-    clock.now += 1
-    progress.update(1, 1, {"loss": 1.23456, "balance": 0.01, "z": math.nan})
-    assert "loss 1.235  balance 0.01  z –" in stream.getvalue()
-
-
-def test_in_a_terminal_progress_is_a_bar_with_the_same_facts() -> None:
-    stream, clock = io.StringIO(), Clock()
-    console = Console(file=stream, force_terminal=True, width=160)
-    with PhaseProgress(console, "[p]", 10, clock=clock) as progress:
-        clock.now += 2
-        progress.update(10, 400, {"loss": 0.5})
-    text = stream.getvalue()
-    assert "[p]" in text and "10/10" in text and "200 tokens/s" in text and "loss 0.5" in text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(0, "0"), (999, "999"), (1000, "1 k"), (1536, "1.54 k"), (999_600, "1 M"), (7.1e18, "7.1 E")]
-)
-def test_counts_have_three_digits_and_a_suffix(value: float, text: str) -> None:
-    assert count(value) == text
-
-
-@pytest.mark.parametrize(("value", "text"), [(100, "100 B"), (1024, "1 KiB"), (1.5 * 2**30, "1.5 GiB")])
-def test_sizes_are_powers_of_1024(value: float, text: str) -> None:
-    assert size(value) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(0, "–"), (1e-5, "< 1 s"), (0.25, "0:15:00"), (23.5, "23:30:00"), (1234.4, "1,234 h")]
-)
-def test_hours_say_less_than_a_second_and_drop_minutes_when_there_are_many(value: float, text: str) -> None:
-    assert hours(value) == text
-
-
-@pytest.mark.parametrize(("value", "text"), [(0, "–"), (0.004, "< 0.01"), (0.5, "0.50"), (1234567.891, "1,234,567.89")])
-def test_money_has_two_digits_after_the_point(value: float, text: str) -> None:
-    assert money(value) == text
-
-
-def test_small_formats() -> None:
-    assert duration(3661.4) == "1:01:01"
-    assert number(None) == "–" and number(0.123456) == "0.1235"
-    assert interval(-math.inf, 0.5) == "[-inf, 0.5]"
-
-
 def test_importing_the_terminal_imports_neither_rich_nor_torch() -> None:
-    code = "import phasegate.core.cli.terminal, sys; print(sorted({'rich', 'torch'} & set(sys.modules)))"
+    modules = ", ".join(f"phasegate.core.cli.{name}" for name in ("terminal", "watching", "live", "reports"))
+    code = f"import {modules}, sys; print(sorted({{'rich', 'torch'}} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
