@@ -7,7 +7,7 @@ Never used: lm-eval's ``use_cache`` and ``cache_requests`` (keyed by neither mod
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,11 +33,13 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What lm-eval returned: samples by task (each document once) and its own table of results."""
+    """What lm-eval returned: samples by task (each document once) and its own table of results; ``longer`` requests
+    had more tokens than the model's context length."""
 
     samples: Mapping[str, tuple[Sample, ...]]
     results: Mapping[str, Mapping[str, Any]]
     versions: Mapping[str, Any]
+    longer: int = 0
 
 
 def evaluate_folder(
@@ -56,24 +58,82 @@ def evaluate_folder(
     ``chat`` renders prompts with the tokenizer's chat template. Sampling starts from ``seed``, so two calls with
     the same arguments give the same answers. ``max_length`` replaces the context length of the model's config.
     """
+    with undisturbed(model, tokenizer):  # building tasks draws numbers too
+        return evaluate_tasks(
+            model,
+            tokenizer,
+            load_tasks(folder, tasks),
+            batch_size=batch_size,
+            seed=seed,
+            chat=chat,
+            max_length=max_length,
+        )
+
+
+def load_tasks(folder: Path, tasks: Sequence[str]) -> Any:
+    """The named tasks of ``folder`` with their data, as lm-eval holds them; it looks nowhere else."""
+    from lm_eval.tasks import TaskManager
+
+    with quiet():
+        return TaskManager(include_path=[str(folder)], include_defaults=False).load(list(tasks))
+
+
+def evaluate_tasks(
+    model: Any,
+    tokenizer: Any,
+    loaded: Any,
+    *,
+    batch_size: int = 64,
+    seed: int = 0,
+    chat: bool = False,
+    max_length: int | None = None,
+    whole: bool = False,
+    fewshot: int | None = None,
+    select: Callable[[str, Sequence[Mapping[str, Any]]], Sequence[int]] | None = None,
+    allow_code: bool = False,
+) -> Evaluation:
+    """Run loaded tasks as ``evaluate_folder`` does.
+
+    ``whole`` lets texts be longer than ``max_length`` where the model's positions allow it. ``fewshot`` replaces the
+    tasks' own number of examples. ``select`` gives the places of the documents to ask, by task and its documents.
+    ``allow_code`` lets tasks run that lm-eval holds for unsafe.
+    """
     import torch
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
 
     with quiet(), undisturbed(model, tokenizer, seed):
-        lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length)
-        loaded = TaskManager(include_path=[str(folder)], include_defaults=False).load(list(tasks))
+        kind: Any = HFLM
+        if whole:
+            from .whole import Whole
+
+            kind = Whole
+        lm = kind(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length)
         for task in loaded["tasks"].values():
+            if fewshot is not None:
+                task.set_config("num_fewshot", fewshot)
             if task.get_config("num_fewshot") is None:
                 task.set_config("num_fewshot", 0)
             task.set_fewshot_seed(seed)
+        # Sorted: lm-eval would give the documents of an unsorted selection each other's numbers.
+        chosen = (
+            None if select is None else {n: sorted(select(n, task.eval_docs)) for n, task in loaded["tasks"].items()}
+        )
         with torch.inference_mode():
-            found = evaluate(lm, loaded, bootstrap_iters=100, log_samples=True, apply_chat_template=chat)
+            found = evaluate(
+                lm,
+                loaded,
+                samples=chosen,
+                bootstrap_iters=100,
+                log_samples=True,
+                apply_chat_template=chat,
+                confirm_run_unsafe_code=allow_code,
+            )
     return Evaluation(
         samples={task: _samples(task, found["samples"][task]) for task in loaded["tasks"]},
         results={task: dict(table) for task, table in found["results"].items()},
         versions=dict(found["versions"]),
+        longer=int(getattr(lm, "longer", 0)),
     )
 
 
@@ -96,8 +156,11 @@ def _samples(task: str, logged: Iterable[Mapping[str, Any]]) -> tuple[Sample, ..
         broken = _has_nan(entry["resps"])
         for name in entry["metrics"]:
             key = name if entry["filter"] == "none" else f"{name},{entry['filter']}"
-            if isinstance(entry[name], int | float):
-                slot["metrics"].setdefault(key, []).append(math.nan if broken else float(entry[name]))
+            value = entry[name]
+            if isinstance(value, list) and value and all(isinstance(part, bool) for part in value):
+                value = math.fsum(value) / len(value)  # several verdicts on one answer
+            if isinstance(value, int | float):
+                slot["metrics"].setdefault(key, []).append(math.nan if broken else float(value))
     return tuple(
         Sample(
             task=task,

@@ -18,11 +18,21 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def rows(path: str, split: str = "test", **_metadata: Any) -> dict[str, Dataset]:
-    """A JSONL file as the dataset of a task, read anew each time: no cache stands between file and score."""
+def rows(
+    path: str, split: str = "test", examples: str | None = None, examples_split: str = "train", **_metadata: Any
+) -> dict[str, Dataset]:
+    """A JSONL file as the dataset of a task, read anew each time: no cache stands between file and score.
+
+    ``examples`` is the file of few-shot examples. Stock tasks look at all their splits when they are built, so
+    those that are not there are there without rows.
+    """
     from datasets import Dataset
 
-    return {split: Dataset.from_list(read_jsonl(Path(path)))}
+    found = {split: Dataset.from_list(read_jsonl(Path(path)))}
+    if examples is not None:
+        found[examples_split] = Dataset.from_list(read_jsonl(Path(examples)))
+    empty = found[split].select([])
+    return dict.fromkeys(("train", "validation", "test", "dev"), empty) | found
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

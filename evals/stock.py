@@ -2,135 +2,102 @@
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ..registry.errors import ConfigError, DataError
+from ..registry.suggest import did_you_mean
 from .packs import Function, choose, write_yaml
 from .processing import read_jsonl
+from .stock_tasks import ALIASES, StockTask, stock_task
 
-_ROWS = __name__.rpartition(".")[0] + ".processing.rows"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StockTask:
-    """A stock task (or group of tasks) and its local copy.
-
-    ``file`` lies under the data root; ``subtask`` names the field whose values tell the members of a group apart;
-    ``stock`` is the stock task file and ``name`` the stock task name, both formatted with that value; ``split`` is
-    the split the stock file evaluates; ``fields`` makes a stock row of a local one.
-    """
-
-    file: str
-    subtask: str
-    stock: str
-    name: str
-    split: str
-    fields: Callable[[Mapping[str, Any]], dict[str, Any]]
-    metrics: tuple[str, ...] = ("acc",)
-    chance: float | None = None
-    revision: int = 1
-
-
-def _blimp(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of BLiMP's own files as a row of its hub dataset, which calls the pair number otherwise."""
-    kept = {key: value for key, value in row.items() if key != "pairID"}
-    return kept | {"pair_id": int(row["pairID"])}
-
-
-STOCK: dict[str, StockTask] = {
-    "blimp": StockTask(
-        file="evals/blimp/blimp_part.jsonl.gz",
-        subtask="UID",
-        stock="blimp/{}.yaml",
-        name="blimp_{}",
-        split="train",
-        fields=_blimp,
-        chance=0.5,
-    ),
-}
+_PACKAGE = __name__.rpartition(".")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StockPack:
-    """Written task files: the folder, lm-eval's task names and row counts by subtask, where the data came from, and
-    the bytes of the longest row, which bound its tokens."""
+    """Written task files: the folder, lm-eval's task names and row counts by member (one, named like the task, where
+    it is no group), and where the data came from."""
 
     folder: Path
     tasks: Mapping[str, str]
     rows: Mapping[str, int]
     source: Path
-    longest: int
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
-def stock_task(name: str) -> StockTask:
-    """The entry of a stock task; ``ConfigError`` with the nearest name where there is none."""
-    if name not in STOCK:
-        near = get_close_matches(name, STOCK, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(STOCK))}."
-        raise ConfigError(f"benchmark '{name}' has no local copy that is known here: {hint}")
-    return STOCK[name]
-
-
 def write_stock(
-    folder: Path, name: str, path: Path, subtasks: tuple[str, ...] = (), documents: int | None = None
+    folder: Path,
+    name: str,
+    path: Path,
+    subtasks: Sequence[str] = (),
+    documents: int | None = None,
+    examples: Path | None = None,
 ) -> StockPack:
     """Write task files that run stock task ``name`` on the local file at ``path``.
 
     ``subtasks`` selects members of the group (all that the file holds where empty), ``documents`` caps their rows
-    in all, spread evenly. ``DataError`` where the file is missing, holds no rows or a subtask that lm-eval has not.
+    in all: spread evenly where members count alike, by size where documents do. ``examples`` is the file of few-shot
+    examples. ``DataError`` where a file is missing, holds no rows or a member that lm-eval has not.
     """
+    name = ALIASES.get(name, name)
     task = stock_task(name)
-    if not path.is_file():
-        raise DataError(f"benchmark '{name}' needs {path}, which is not there: set data.root or the gate's path.")
-    members: dict[str, list[dict[str, Any]]] = {}
-    for row in read_jsonl(path):
-        members.setdefault(str(row[task.subtask]), []).append(task.fields(row))
-    if not members:
-        raise DataError(f"benchmark '{name}' has no rows in {path}: fetch the file again.")
+    members = _members(name, task, path)
     for subtask in subtasks:
         if subtask not in members:
-            near = get_close_matches(subtask, members, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else "see the file for its names."
-            raise ConfigError(f"benchmark '{name}' has no '{subtask}' in {path}: {hint}")
+            near = did_you_mean(subtask, members) or " See the file for its names."
+            raise ConfigError(f"benchmark '{name}' has no '{subtask}' in {path}.{near}")
+    shown = _members(name, task, examples) if examples is not None else {}
     home = (folder / f"stock-{name}").resolve()
     home.mkdir(parents=True, exist_ok=True)
-    names = sorted(subtasks or members)
-    each = None if documents is None else max(1, documents // len(names))
-    chosen = {subtask: choose(members[subtask], each) for subtask in names}
-    for subtask, rows in chosen.items():
-        _write_subtask(home, task, subtask, rows)
+    chosen = _spread({key: members[key] for key in sorted(subtasks or members)}, documents, task.weighted)
+    for member, rows in chosen.items():
+        _write_member(home, task, member, rows, shown.get(member, []))
     return StockPack(
         folder=home,
-        tasks={subtask: task.name.format(subtask) for subtask in chosen},
-        rows={subtask: len(rows) for subtask, rows in chosen.items()},
+        tasks={member: task.name.format(member) for member in chosen},
+        rows={member: len(rows) for member, rows in chosen.items()},
         source=path,
-        longest=max(len(json.dumps(row, ensure_ascii=False).encode()) for rows in chosen.values() for row in rows),
         evidence={"benchmark": name, "file": path.name, "subtasks": len(chosen)},
     )
 
 
-def _write_subtask(home: Path, task: StockTask, subtask: str, rows: list[dict[str, Any]]) -> None:
-    stock = stock_folder() / task.stock.format(subtask)
-    if not stock.is_file():
-        raise DataError(f"lm-eval has no task file {task.stock.format(subtask)}: select other subtasks.")
-    data = home / f"{subtask}.jsonl"
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    write_yaml(
-        home / f"{subtask}.yaml",
-        {
-            "include": str(stock),
-            "task": task.name.format(subtask),
-            "custom_dataset": Function(_ROWS),
-            "dataset_kwargs": {"path": str(data), "split": task.split},
-        },
-    )
+def shares(sizes: Mapping[str, int], documents: int | None, weighted: bool) -> dict[str, int]:
+    """How many documents each member gives: equally many, at least one, or by size (Sainte-Laguë's divisors).
+
+    More documents never take one from a member, so that a larger selection holds every smaller one.
+    """
+    if documents is None:
+        return dict(sizes)
+    if not weighted:
+        return {name: min(size, max(1, documents // len(sizes))) for name, size in sizes.items()}
+    given = dict.fromkeys(sizes, 0)
+    heap = [(-float(size), name) for name, size in sorted(sizes.items()) if size]
+    heapq.heapify(heap)
+    for _ in range(min(documents, sum(sizes.values()))):
+        _, name = heapq.heappop(heap)
+        given[name] += 1
+        if given[name] < sizes[name]:
+            heapq.heappush(heap, (-sizes[name] / (2 * given[name] + 1), name))
+    return {name: count for name, count in given.items() if count}
+
+
+def places(docs: Sequence[Mapping[str, Any]], count: int) -> list[int]:
+    """The places of ``count`` documents, drawn by the hash of their content as ``packs.choose`` draws them."""
+
+    def drawn(place: int) -> str:
+        content = json.dumps(docs[place], sort_keys=True, ensure_ascii=False, default=str)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    return sorted(sorted(range(len(docs)), key=drawn)[:count])
 
 
 def stock_folder() -> Path:
@@ -139,3 +106,131 @@ def stock_folder() -> Path:
     if spec is None or spec.origin is None:
         raise DataError("lm-eval is not installed: install phasegate with its dependencies.")
     return Path(spec.origin).parent / "tasks"
+
+
+def stock_members(task: StockTask) -> tuple[str, ...]:
+    """The members of a group that lm-eval has files for; none where the task is no group."""
+    if task.member is None:
+        return ()
+    pattern = Path(task.stock)
+    before, _, after = pattern.name.partition("{}")
+    files = (stock_folder() / pattern.parent).glob(f"{before}*{after}")
+    return tuple(sorted(file.name[len(before) : -len(after)] for file in files if not file.name.startswith("_")))
+
+
+def stock_digests(task: StockTask, members: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of every file that makes the prompts and scores: the stock files, what they include, and the Python
+    beside them, by their place in lm-eval's folder."""
+    root = stock_folder()
+    open_files = [root / task.stock.format(member) for member in members] if task.member else [root / task.stock]
+    found: dict[str, str] = {}
+    while open_files:
+        file = open_files.pop()
+        place = file.relative_to(root).as_posix()
+        if place in found:
+            continue
+        if not file.is_file():
+            raise DataError(f"lm-eval has no task file {place}: select other members.")
+        content = file.read_bytes()
+        found[place] = hashlib.sha256(content).hexdigest()
+        if file.suffix != ".py":
+            included = read_stock(file).get("include")
+            names = included if isinstance(included, list) else [included] if included else []
+            open_files += [file.parent / name for name in names]
+            open_files += sorted(file.parent.glob("*.py"))
+    return dict(sorted(found.items()))
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads ``!function`` tags as names and imports nothing."""
+
+
+_Loader.add_constructor("!function", lambda _loader, node: Function(str(node.value)))
+
+
+def read_stock(path: Path) -> dict[str, Any]:
+    """A stock task file as data, functions by name."""
+    found: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    return found
+
+
+def stock_config(task: StockTask, member: str) -> dict[str, Any]:
+    """A stock task's file with what it includes, functions by name."""
+
+    def merged(file: Path) -> dict[str, Any]:
+        config = read_stock(file)
+        return (merged(file.parent / config["include"]) if "include" in config else {}) | config
+
+    return merged(stock_folder() / task.stock.format(member))
+
+
+def _members(name: str, task: StockTask, path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Hub rows of a local file by member; all under the task's name where it is no group."""
+    if not path.is_file():
+        raise DataError(f"benchmark '{name}' needs {path}, which is not there: set data.root or the gate's path.")
+    found: dict[str, list[dict[str, Any]]] = {}
+    try:
+        for row in read_jsonl(path):
+            made = task.fields(row)
+            if made is not None:
+                found.setdefault(str(row[task.member]) if task.member else name, []).append(made)
+    except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
+        raise DataError(
+            f"benchmark '{name}' cannot read {path} ({type(error).__name__}: {error}): fetch the file again."
+        ) from error
+    if not found:
+        raise DataError(f"benchmark '{name}' has no rows in {path}: fetch the file again.")
+    return found
+
+
+def _spread(
+    members: Mapping[str, list[dict[str, Any]]], documents: int | None, weighted: bool
+) -> dict[str, list[dict[str, Any]]]:
+    counts = shares({name: len(rows) for name, rows in members.items()}, documents, weighted)
+    return {name: choose(members[name], count) for name, count in counts.items()}
+
+
+def _write_member(
+    home: Path, task: StockTask, member: str, rows: Sequence[Mapping[str, Any]], shown: Sequence[Mapping[str, Any]]
+) -> None:
+    stock = stock_folder() / task.stock.format(member)
+    if not stock.is_file():
+        raise DataError(f"lm-eval has no task file {task.stock.format(member)}: select other subtasks.")
+    source: dict[str, Any] = {"path": str(_write_rows(home / f"{member}.jsonl", rows)), "split": task.split}
+    if shown:
+        source["examples"] = str(_write_rows(home / f"{member}-examples.jsonl", shown))
+        source["examples_split"] = task.examples_split
+    config = _own_code(stock) if task.needs == "code" else {"include": str(stock)}
+    write_yaml(
+        home / f"{member}.yaml",
+        config
+        | {
+            "task": task.name.format(member),
+            "custom_dataset": Function(f"{_PACKAGE}.processing.rows"),
+            "dataset_kwargs": source,
+        },
+    )
+
+
+def write_code_task(folder: Path, name: str, task: StockTask) -> Path:
+    """Write the stock task that runs code, on the hub's data, with our runner; return its folder."""
+    home = (folder / f"hub-{name}").resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    stock = stock_folder() / task.stock
+    source = {key: value for key, value in read_stock(stock).items() if key in ("dataset_path", "dataset_name")}
+    write_yaml(home / f"{name}.yaml", _own_code(stock) | source)
+    return home
+
+
+def _own_code(stock: Path) -> dict[str, Any]:
+    """HumanEval's stock file without its data, and with our metric for its own: the functions of a file are imported
+    when it is included, and this one's load a metric from the hub."""
+    config = {key: value for key, value in read_stock(stock).items() if not key.startswith("dataset_")}
+    config["metric_list"] = [one | {"metric": Function(f"{_PACKAGE}.code.pass_at_k")} for one in config["metric_list"]]
+    custom = {"function": "custom", "filter_fn": Function(f"{_PACKAGE}.code.build_predictions")}
+    return config | {"filter_list": [one | {"filter": [custom]} for one in config["filter_list"]]}
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path

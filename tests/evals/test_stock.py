@@ -12,9 +12,11 @@ import pytest
 import torch
 import yaml
 from phasegate.evals.bridge import evaluate_folder
-from phasegate.evals.stock import STOCK, stock_folder, write_stock
+from phasegate.evals.stock import stock_folder, write_stock
+from phasegate.evals.stock_tasks import STOCK
 from phasegate.registry.errors import ConfigError, DataError
 
+MEMBERS = {"blimp": "transitive", "mmlu": "anatomy"}
 PAIRS = {
     "transitive": [("the cat saw a mat", "the cat slept a mat"), ("a fish ate it", "a fish rained it")],
     "passive_1": [("a mat was seen", "a mat was slept"), ("the fish was eaten", "the fish was rained")],
@@ -135,7 +137,7 @@ def test_a_broken_model_does_not_win_because_the_good_sentence_is_first(
 
 
 def test_the_table_names_files_that_lm_eval_has() -> None:
-    assert all((stock_folder() / task.stock.format("transitive")).is_file() for task in STOCK.values())
+    assert all((stock_folder() / task.stock.format(MEMBERS.get(name, ""))).is_file() for name, task in STOCK.items())
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -144,10 +146,10 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_task_gets_the_nearest_name(tmp_path: Path, local: Path) -> None:
-    with pytest.raises(ConfigError, match="did you mean 'blimp'"):
+    with pytest.raises(ConfigError, match="Did you mean 'blimp'"):
         write_stock(tmp_path, "blimb", local)
 
 
 def test_an_unknown_member_gets_the_nearest_name(tmp_path: Path, local: Path) -> None:
-    with pytest.raises(ConfigError, match="did you mean 'transitive'"):
+    with pytest.raises(ConfigError, match="Did you mean 'transitive'"):
         write_stock(tmp_path, "blimp", local, ("transitiv",))

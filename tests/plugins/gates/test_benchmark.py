@@ -53,7 +53,7 @@ def test_a_missing_copy_is_missing_and_not_zero(context: Any) -> None:
 
 
 def test_an_unknown_benchmark_is_refused_when_it_is_built() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'blimp'"):
+    with pytest.raises(ConfigError, match="Did you mean 'blimp'"):
         BenchmarkGate(BenchmarkConfig(task="blimpp"))
 
 
