@@ -12,6 +12,7 @@ from ..registry.components import (
     ModelSpec,
     PhaseSpec,
     RouterSpec,
+    SearchSpaceSpec,
     SourceSpec,
 )
 from ..registry.hookspecs import hookimpl
@@ -324,4 +325,28 @@ def phasegate_components() -> Iterable[Component]:
         target=_at("gates.benchmark:BenchmarkGate"),
         config=_at("gates.benchmark:BenchmarkConfig"),
         summary="Tasks of lm-evaluation-harness on local copies of their data.",
+    )
+    yield SearchSpaceSpec(
+        name="orders",
+        target=_at("spaces.orders:Orders"),
+        config=_at("spaces.orders:OrdersConfig"),
+        summary="All orders of the phases, each after what it requires; or all that leave some out.",
+    )
+    yield SearchSpaceSpec(
+        name="paper-ablation",
+        target=_at("spaces.paper_ablation:PaperAblation"),
+        config=_at("spaces.paper_ablation:PaperAblationConfig"),
+        summary="The six orders of the paper's ablation table, and rows of one's own.",
+    )
+    yield SearchSpaceSpec(
+        name="parameters",
+        target=_at("spaces.parameters:Parameters"),
+        config=_at("spaces.parameters:ParametersConfig"),
+        summary="Any keys of the experiment: ranges of numbers, or choices.",
+    )
+    yield SearchSpaceSpec(
+        name="rows",
+        target=_at("spaces.rows:Rows"),
+        config=_at("spaces.rows:RowsConfig"),
+        summary="Orders and settings listed by name.",
     )

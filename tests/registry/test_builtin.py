@@ -44,6 +44,7 @@ NAMES = {
     "model": ["moe", "stock"],
     "phase": ["alignment", "foundation", "metacognition", "optimization", "safety", "specialization"],
     "router": ["linear"],
+    "search-space": ["orders", "paper-ablation", "parameters", "rows"],
     "source": ["files", "hub", "microworld"],
 }
 
