@@ -1,4 +1,4 @@
-"""Benchmark results in the store: each under the key of all that decides it, found again, paired, never measured twice."""
+"""Benchmark results in the store: each under the key of all that decides it, found again, and compared in pairs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from .store import Store
 
 FORMAT = 1
 FOLDER = "benchmarks"
-LIBRARIES = ("lm-eval", "torch", "transformers")
 
 # One-sided bounds with this confidence are a two-sided interval of 95 %.
 _EACH_SIDE = 0.975
@@ -52,11 +50,6 @@ class BenchmarkRecord:
     missing: str | None = None
     measurements: Mapping[str, Measurement] = field(default_factory=dict)
     cached: bool = False
-
-
-def library_versions() -> dict[str, str]:
-    """The installed versions of the libraries that can change a benchmark's numbers."""
-    return {name: metadata.version(name) for name in LIBRARIES}
 
 
 def key_of(identity: Mapping[str, Any]) -> str:
@@ -116,8 +109,8 @@ def _read(path: Path) -> BenchmarkRecord:
     content = read_json(path, "a benchmark's result")
     if content.get("format") != FORMAT:
         raise StoreError(
-            f"{path} has format {content.get('format')!r}, this version reads {FORMAT}; use another store or the version "
-            "that wrote it"
+            f"{path} has format {content.get('format')!r}, this version reads {FORMAT}; use another store or the "
+            "version that wrote it"
         )
     sealed = content.pop("checksum", None)
     if sealed != _checksum(content) or content.get("key") != path.stem:
@@ -186,8 +179,8 @@ class Difference:
 
 
 def differences(one: BenchmarkRecord, other: BenchmarkRecord) -> list[Difference]:
-    """Each metric of ``one`` minus that of ``other``, paired by document; only results of the same task on the same data
-    under the same settings are compared, and a reason says which differ."""
+    """Each metric of ``one`` minus that of ``other``, paired by document; only results of the same task on the same
+    data under the same settings are compared, and a reason says which differ."""
     if reason := _incomparable(one, other):
         return [Difference(task=one.task, metric="", reason=reason)]
     names = [name for name in one.measurements if name in other.measurements]
@@ -199,14 +192,21 @@ def _incomparable(one: BenchmarkRecord, other: BenchmarkRecord) -> str | None:
         if record.missing is not None:
             return f"{record.model['name']}: {record.missing}"
     told = {name: (getattr(one, name), getattr(other, name)) for name in _KEYS if name != "dtype"}
-    told["data"] = (dict(one.data), dict(other.data))
+    # What else is told of data may depend on the model, such as how many texts were longer than its context.
+    told["data"] = (_content(one), _content(other))
     unlike = sorted(name for name, (first, second) in told.items() if first != second)
     return f"the two were measured with another {' and '.join(unlike)}" if unlike else None
+
+
+def _content(record: BenchmarkRecord) -> dict[str, Any]:
+    return {name: record.data[name] for name in ("examples_sha256", "sha256") if name in record.data}
 
 
 def _difference(task: str, one: Measurement, other: Measurement) -> Difference:
     if one.missing is not None:
         return Difference(task=task, metric=one.metric, reason=one.missing)
+    if one.kind != "exact" and not one.per_document:
+        return Difference(task=task, metric=one.metric, reason="it has no value per document")
     found = of_pairs("difference", one, other, _EACH_SIDE)
     if isinstance(found, str):
         return Difference(task=task, metric=one.metric, reason=found)
