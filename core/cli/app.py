@@ -45,6 +45,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
     "frontier": Subcommand(
         help="Draw what a safety phase trades: over-refusal for harmful compliance.", module="frontier"
     ),
+    "eval": Subcommand(help="Measure benchmarks on a stage, a run or any Hugging Face model.", module="eval"),
     "export": Subcommand(help="Write a trained stage for use with plain transformers.", module="export"),
 }
 
