@@ -46,6 +46,10 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
         help="Draw what a safety phase trades: over-refusal for harmful compliance.", module="frontier"
     ),
     "eval": Subcommand(help="Measure benchmarks on a stage, a run or any Hugging Face model.", module="eval"),
+    "study": Subcommand(help="Compare orders of phases, or search settings, over one store.", module="study"),
+    "report": Subcommand(
+        help="Write one page on a run or a study: the answer first, the evidence after.", module="report"
+    ),
     "export": Subcommand(help="Write a trained stage for use with plain transformers.", module="export"),
 }
 
@@ -130,3 +134,7 @@ def _is_full(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in {errno.ENOSPC, errno.EDQUOT}
     return os.strerror(errno.ENOSPC) in str(error)  # safetensors raises its own error with the system's words
+
+
+if __name__ == "__main__":
+    main()

@@ -12,13 +12,22 @@ from ...registry.components import GateSpec, LossSpec, SourceSpec
 from ...registry.errors import PhasegateError
 from ...registry.suggest import did_you_mean, listing
 from .problems import Problems
-from .schema import CriterionSection, Experiment, LossSection, ModelSection, PhaseSection, Ref
+from .schema import (
+    CriterionSection,
+    Experiment,
+    LossSection,
+    MetricSection,
+    ModelSection,
+    PhaseSection,
+    Ref,
+    StudySection,
+)
 
 if TYPE_CHECKING:
     from ...registry.registry import Registry
 
 KeyPath = tuple[str, ...]
-Section = Ref | LossSection | CriterionSection | ModelSection | PhaseSection
+Section = Ref | LossSection | CriterionSection | MetricSection | ModelSection | PhaseSection
 
 
 def references(experiment: Experiment) -> Iterator[tuple[str, KeyPath, Section]]:
@@ -38,6 +47,11 @@ def references(experiment: Experiment) -> Iterator[tuple[str, KeyPath, Section]]
         for kind, criteria in (("entry", phase.entry), ("gates", phase.gates)):
             for label, criterion in criteria.items():
                 yield "gate", (*path, kind, label), criterion
+    if experiment.study != StudySection():  # an experiment that says nothing of studies needs no search space
+        yield "search-space", ("study", "space"), experiment.study.space
+    for name, score in experiment.study.scores.items():
+        for label, metric in score.of.items():
+            yield "gate", ("study", "scores", name, "of", label), metric
 
 
 def check_references(experiment: Experiment, registry: Registry, problems: Problems) -> None:
@@ -45,7 +59,7 @@ def check_references(experiment: Experiment, registry: Registry, problems: Probl
     views: set[str] = set()
     for kind, path, section in references(experiment):
         found = check_reference(kind, path, section, registry, problems)
-        if isinstance(found, GateSpec) and isinstance(section, CriterionSection):
+        if isinstance(found, GateSpec) and isinstance(section, CriterionSection | MetricSection):
             _metric(found, path, section, problems)
         elif isinstance(found, LossSpec):
             objective = experiment.phases[path[1]].steps[path[3]].objective
@@ -90,12 +104,12 @@ def _blame(text: str, section: Section) -> tuple[KeyPath, str]:
     return ("options",), ""
 
 
-def _metric(spec: GateSpec, path: KeyPath, criterion: CriterionSection, problems: Problems) -> None:
+def _metric(spec: GateSpec, path: KeyPath, criterion: CriterionSection | MetricSection, problems: Problems) -> None:
     if spec.metrics and not any(_overlap(criterion.metric, known) for known in spec.metrics):
         text = f"gate {criterion.use} reports no metric '{criterion.metric}'."
         near = did_you_mean(criterion.metric, spec.metrics)
         problems.add((*path, "metric"), f"{text}{near} Metrics: {listing(spec.metrics)}.")
-    for index, skipped in enumerate(criterion.skip):
+    for index, skipped in enumerate(criterion.skip if isinstance(criterion, CriterionSection) else ()):
         if not _overlap(skipped, criterion.metric):
             problems.add(
                 (*path, "skip", str(index)),

@@ -39,7 +39,7 @@ def settle(section: type, shaped: Mapping[str, Any], name: str | None = None) ->
             settled[key] = {
                 label: settle(part, value, label) if part is not None else value
                 for label, value in item.items()
-                if value is not None
+                if value is not None or entry is Any  # among values of any kind null is one of them
             }
         else:
             settled[key] = item

@@ -16,10 +16,12 @@ from .schema import (
     Experiment,
     HardwareSection,
     LossSection,
+    MetricSection,
     PolicySection,
     ReplaySection,
     RunSection,
     StepSection,
+    StudySection,
     TokenizerSection,
     Weight,
 )
@@ -73,6 +75,7 @@ RANGES: Mapping[type, Mapping[str, Range]] = {
     Experiment: {"seed": Range(least=0, most=2**32 - 1)},
     HardwareSection: {"devices": _COUNT, "price": _NOT_NEGATIVE, "utilization": _SOME},
     LossSection: {"weight": _NOT_NEGATIVE},
+    MetricSection: {"documents": _COUNT},
     PolicySection: {"extend_by": _POSITIVE, "extensions": _NOT_NEGATIVE},
     ReplaySection: {
         "chat": _SHARE,
@@ -96,6 +99,7 @@ RANGES: Mapping[type, Mapping[str, Range]] = {
         "warmup": _PART,
         "weight_decay": _NOT_NEGATIVE,
     },
+    StudySection: {"seeds": Range(least=0, most=2**32 - 1), "trials": _COUNT},
     TokenizerSection: {"documents": _COUNT},
     Weight: {"end": _NOT_NEGATIVE, "over": _SOME, "start": _NOT_NEGATIVE},
 }

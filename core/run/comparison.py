@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -90,12 +90,13 @@ def stages_of(run: RunFolder, store: Store) -> tuple[RunStage, ...]:
 
 
 def experiment_of(name_or_path: str, plugins: Sequence[str] = ()) -> tuple[Experiment, Plugins, Path]:
-    """An experiment, complete, with its plugins and the folder that its relative paths start from."""
+    """An experiment, complete, with its plugins and the folder that its relative paths start from; its phases may stand
+    in any order, as those of a study's runs do."""
     from ...registry.plugins import Plugins
     from ..config.complete import complete
     from ..config.loading import load_experiment
 
-    loaded = load_experiment(name_or_path, (), plugins)
+    loaded = replace(load_experiment(name_or_path, (), plugins), unmet=True)
     enabled = Plugins.load(loaded.experiment.plugins, loaded.experiment.require)
     return complete(loaded, enabled.components()), enabled, loaded.base_folder
 
