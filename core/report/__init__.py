@@ -1,0 +1,1 @@
+"""One page per run or study: the answer first, the evidence after."""
