@@ -41,10 +41,7 @@ class Harness:
         """The time of one benchmark."""
         with tempfile.TemporaryDirectory() as folder:
             start = Span.now()
-            from phasegate.evals.templates import compiled_once
-
-            with compiled_once():
-                found = run_benchmark(self.model, self.tokenizer, self.request(Path(folder)))
+            found = run_benchmark(self.model, self.tokenizer, self.request(Path(folder)))
             took = Span.now() - start
         assert found.missing is None, found.missing
         self.pairs = found.measurements["acc"].n
