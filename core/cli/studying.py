@@ -105,7 +105,11 @@ def _show_orders(console: Console, results: Mapping[str, Any]) -> None:
             for score, found in row["differences"].items()
         ]
         print_table(("row", "score", "difference", ""), rows)
-        console.print("resolved: holds with all others of the table at 95 % (Holm)", markup=False)
+        console.print(
+            "resolved: holds together with all other differences of the table at 95 % (Holm); by itself only: its own "
+            "interval leaves 0 out, as one in twenty does by chance",
+            markup=False,
+        )
 
 
 def _show_trials(console: Console, results: Mapping[str, Any]) -> None:
@@ -155,8 +159,8 @@ def _spread(score: Mapping[str, Any]) -> str:
 
 def _difference(found: Mapping[str, Any]) -> str:
     if found["low"] is None:
-        return f"{found['value']:+.3f}"
-    return f"{found['value']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
+        return f"{found['value']:+.4f}"
+    return f"{found['value']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
 
 
 def _verdicts(seeds: Sequence[Mapping[str, int]]) -> str:

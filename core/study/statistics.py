@@ -11,7 +11,7 @@ from dataclasses import dataclass
 class Difference:
     """A mean of paired differences over seeds between two-sided bounds at 95 %, its p-value, and, once it was held
     together with all others of its table, whether it is ``resolved``. Bounds are None where one seed leaves the spread
-    unknown."""
+    unknown. An interval without 0 that does not hold among all others is resolved "by itself only"."""
 
     value: float
     low: float | None
@@ -25,7 +25,9 @@ class Difference:
         """What may be said of it."""
         if self.low is None or self.high is None:
             return "one seed leaves the spread unknown"
-        return "resolved" if self.resolved else "not resolved"
+        if self.resolved:
+            return "resolved"
+        return "by itself only" if self.low > 0 or self.high < 0 else "not resolved"
 
 
 def difference(values: Sequence[float], document_variance: float = 0.0, confidence: float = 0.95) -> Difference:
