@@ -17,6 +17,7 @@ from ..registry.errors import ConfigError, DataError
 from ..registry.suggest import did_you_mean, listing
 from .bridge import finite
 from .measurement import Measurement
+from .quiet import quiet
 from .refusal_sets import SETS, RefusalSet
 from .stock_runs import StockRun
 from .stock_tasks import ALIASES, STOCK, StockTask
@@ -120,7 +121,7 @@ def run_benchmark(model: Any, tokenizer: Any, request: BenchmarkRequest) -> Benc
         missing = "the model has weights that are not finite numbers."
     if missing is None:
         try:
-            with undisturbed(model, tokenizer):
+            with quiet(), undisturbed(model, tokenizer):
                 measured, more = run.measure(model, tokenizer)
             data = {**data, **more}
         except DataError as reason:
@@ -145,13 +146,13 @@ def _run(request: BenchmarkRequest) -> _Run:
 
 
 def _plan(request: BenchmarkRequest, run: _Run) -> BenchmarkPlan:
+    described = json.dumps(run.config(), sort_keys=True, ensure_ascii=False)
     missing = run.lacking()
     data: Mapping[str, Any] = {}
     try:
         data = run.data()
     except DataError as reason:
         missing = missing or str(reason)
-    described = json.dumps(run.config(), sort_keys=True, ensure_ascii=False)
     return BenchmarkPlan(
         task=ALIASES.get(request.task, request.task),
         config=hashlib.sha256(described.encode()).hexdigest(),

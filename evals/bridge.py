@@ -91,18 +91,21 @@ def evaluate_tasks(
     fewshot: int | None = None,
     select: Callable[[str, Sequence[Mapping[str, Any]]], Sequence[int]] | None = None,
     allow_code: bool = False,
+    errors: bool = True,
 ) -> Evaluation:
     """Run loaded tasks as ``evaluate_folder`` does.
 
     ``whole`` lets texts be longer than ``max_length`` where the model's positions allow it. ``fewshot`` replaces the
     tasks' own number of examples. ``select`` gives the places of the documents to ask, by task and its documents.
-    ``allow_code`` lets tasks run that lm-eval holds for unsafe.
+    ``allow_code`` lets tasks run that lm-eval holds for unsafe; ``errors`` has lm-eval compute its standard errors.
     """
     import torch
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
 
-    with quiet(), undisturbed(model, tokenizer, seed):
+    from .templates import compiled_once
+
+    with quiet(), undisturbed(model, tokenizer, seed), compiled_once():
         kind: Any = HFLM
         if whole:
             from .whole import Whole
@@ -124,7 +127,7 @@ def evaluate_tasks(
                 lm,
                 loaded,
                 samples=chosen,
-                bootstrap_iters=100,
+                bootstrap_iters=100 if errors else 0,
                 log_samples=True,
                 apply_chat_template=chat,
                 confirm_run_unsafe_code=allow_code,

@@ -25,12 +25,13 @@ _PACKAGE = __name__.rpartition(".")[0]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StockPack:
     """Written task files: the folder, lm-eval's task names and row counts by member (one, named like the task, where
-    it is no group), and where the data came from."""
+    it is no group), where the data came from, and how many rows of the split it ``held``."""
 
     folder: Path
     tasks: Mapping[str, str]
     rows: Mapping[str, int]
     source: Path
+    held: int
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -66,6 +67,7 @@ def write_stock(
         tasks={member: task.name.format(member) for member in chosen},
         rows={member: len(rows) for member, rows in chosen.items()},
         source=path,
+        held=sum(map(len, members.values())),
         evidence={"benchmark": name, "file": path.name, "subtasks": len(chosen)},
     )
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from ..registry.errors import ConfigError, DataError
 from .bridge import Evaluation, evaluate_tasks, load_tasks
 from .measurement import Measurement
-from .processing import read_jsonl
 from .stock import (
     places,
     shares,
@@ -87,6 +86,7 @@ class StockRun:
                 fewshot=self.request.fewshot,
                 select=None if local else self._selection(loaded),
                 allow_code=self.request.allow_code,
+                errors=False,
             )
         samples = {member: found.samples[task] for member, task in tasks.items()}
         facts["rows"] = sum(len(members) for members in samples.values())
@@ -105,7 +105,7 @@ class StockRun:
         pack = write_stock(
             self.request.folder, self.name, source, self.request.subtasks, self.request.documents, self._examples()
         )
-        facts = {"subset": self._subset(source), "evidence": pack.evidence}
+        facts = {"subset": self._subset(pack.held), "evidence": pack.evidence}
         return load_tasks(pack.folder, sorted(pack.tasks.values())), pack.tasks, facts
 
     def _hub(self) -> tuple[Any, dict[str, str], dict[str, Any]]:
@@ -176,8 +176,7 @@ class StockRun:
     def _sha256(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
-    def _subset(self, source: Path) -> str:
-        held = sum(self.task.fields(row) is not None for row in read_jsonl(source))
+    def _subset(self, held: int) -> str:
         part = f"{held:,} of {self.task.official:,} documents" if held < self.task.official else "all documents"
         split = f"{part} of the official {self.task.split} split"
         return f"{split}; {self.task.remark}" if self.task.remark else split
