@@ -103,4 +103,4 @@ def test_the_record_is_json_and_marks_what_does_not_resolve() -> None:
     record = json.loads(json.dumps(table().record(), allow_nan=False))
     swapped = next(row for row in record["rows"] if row["name"] == "swapped")
     assert set(swapped["differences"]["error"]) == {"value", "low", "high", "p", "n", "resolved", "words"}
-    assert swapped["differences"]["quality"]["words"] in {"resolved", "not resolved"}
+    assert swapped["differences"]["quality"]["words"] in {"resolved", "by itself only", "not resolved"}

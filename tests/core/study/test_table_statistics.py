@@ -55,3 +55,12 @@ def test_the_variance_of_a_paired_difference_uses_documents_that_all_measurement
 
 def test_one_shared_document_has_no_variance() -> None:
     assert paired_variance([{"a": 1.0}], [{"a": 0.0}]) is None
+
+
+def test_an_interval_without_zero_that_does_not_hold_among_others_is_said_so() -> None:
+    import dataclasses
+
+    plain = difference([1.0, 1.1, 0.9])
+    assert plain.low is not None and plain.low > 0
+    marked = resolved({"a": plain, **{name: dataclasses.replace(plain, p=0.9) for name in "bcdefghijklmnopqrstuvwxyz"}})
+    assert marked["a"].words == "by itself only"
