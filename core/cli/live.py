@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .numbers import NOTHING, duration, number
-from .view import View, about, bars, list_of, losses, spread, terms
+from .view import View, about, bars, list_of, losses, spread, terms, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -107,7 +107,7 @@ def line(view: View, now: float) -> str:
     parts = [where, f"{step.logged}/{step.steps}", f"{step.logged / step.steps:.0%}"]
     parts.append(f"{NOTHING if step.speed is None else format(step.speed, ',.0f')} tokens/s")
     parts.append(f"{about(step.left(now))} left, of the run {about(view.left(now))}")
-    parts += [losses(step.values), *terms(step.values)]
+    parts += [f"loss {losses(step.values)}", *terms(step.values)]
     if "learning_rate" in step.values:
         parts.append(f"rate {number(step.values['learning_rate'])}")
     if step.load is not None:
@@ -145,10 +145,10 @@ def rows(view: View, now: float, room: int) -> list[tuple[str, Any]]:
         found.append(("now", doing))
     if view.judged:
         found.append(("judged", ", ".join(f"{many} {verdict}" for verdict, many in sorted(view.judged.items()))))
-    if view.training is None and view.pace.total > 0 and (left := view.left(now)) is not None:
+    if view.training is None and (left := view.left(now)):
         found.append(("left", f"{about(left)} of the run"))
     if view.after:
-        found.append(("next", list_of(view.after, room)))
+        found += _labelled("next", wrapped(view.after, room))
     return found
 
 
@@ -170,10 +170,10 @@ def _training(view: View, now: float, room: int) -> list[tuple[str, Any]]:
         rate = f"   learning rate {number(values['learning_rate'])}" if "learning_rate" in values else ""
         found.append(("loss", losses(values) + rate))
     if named := terms(values):
-        found.append(("terms", list_of(named, room - 16) + "  raw (weighted)"))
+        found += _labelled("terms", wrapped([*named[:-1], f"{named[-1]}; raw (weighted)"], room))
     if step.old is not None:
         before, last = step.old
-        found.append(("old loss", f"{number(last)}, {last - before:+.4f} since the phase before"))
+        found.append(("old loss", f"{number(last)}, {last - before:+.4f} since this step began"))
     if step.load is not None:
         found += _load(step.load, room)
     return found
@@ -186,4 +186,8 @@ def _load(load: Any, room: int) -> list[tuple[str, Any]]:
     hidden = len(cells) - LAYERS * across
     more = f", {hidden} more layers" if hidden > 0 else ""
     shown = [*lines[:LAYERS], f"▄ is an even share; {spread(load)}{more}"]
-    return [("experts" if place == 0 else "", text) for place, text in enumerate(shown)]
+    return _labelled("experts", shown)
+
+
+def _labelled(label: str, lines: Sequence[str]) -> list[tuple[str, Any]]:
+    return [(label if place == 0 else "", line) for place, line in enumerate(lines)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,10 @@ class Reports:
         if told.load is not None:
             values |= load_values(told.load.tolist())
         self._trackers.log(self._before + told.step, {**values, "phase": float(place)})
+
+    def noted(self, values: Mapping[str, float]) -> None:
+        """Report what a plugin logs of its phase, where the step at hand ends."""
+        self._trackers.log(self._before + self._steps, values)
 
     def outcome(self, outcome: StageOutcome, stage: StagePlan, place: int) -> None:
         """Report what the gate of a phase measured and the bumps of its steps, where the phase ends."""

@@ -102,8 +102,7 @@ def about(seconds: float | None) -> str:
 
 def losses(values: Mapping[str, float]) -> str:
     """The loss that is minimised and the task's part of it."""
-    known = {"loss": "loss", "task": "loss/task"}
-    return "  ".join(f"{name} {number(values[key])}" for name, key in known.items() if key in values)
+    return f"{number(values.get('loss'))} in all, task {number(values.get('loss/task'))}"
 
 
 def terms(values: Mapping[str, float]) -> list[str]:
@@ -133,8 +132,8 @@ def _bar(ratio: float) -> str:
 
 def spread(load: Sequence[Sequence[float]]) -> str:
     """The least and the most that any expert of any layer gets."""
-    every = [share for layer in load for share in layer]
-    return f"{min(every):.1%} to {max(every):.1%}"
+    every = [share for layer in load for share in layer if share == share]  # NaN where nothing was routed
+    return f"{min(every):.1%} to {max(every):.1%}" if every else NOTHING
 
 
 def list_of(names: Sequence[str], width: int) -> str:
@@ -147,6 +146,17 @@ def list_of(names: Sequence[str], width: int) -> str:
             return ", ".join(shown) + f" and {rest + 1} more"
         shown.append(name)
     return ", ".join(shown)
+
+
+def wrapped(names: Sequence[str], width: int, lines: int = 2) -> list[str]:
+    """The names on at most so many lines of ``width`` columns; the last says how many more there are."""
+    found: list[str] = []
+    left = list(names)
+    while left and len(found) < lines - 1:
+        many = max((n for n in range(1, len(left) + 1) if len(", ".join(left[:n])) < width), default=1)
+        found.append(", ".join(left[:many]) + ("," if many < len(left) else ""))
+        left = left[many:]
+    return [*found, list_of(left, width)] if left else found
 
 
 def bound_of(section: Any) -> str:

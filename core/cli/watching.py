@@ -103,6 +103,9 @@ class Watch:
                 self.console.print(
                     f"  {fact.verdict:<9} {fact.criterion} ({fact.metric}): {fact.reason}", markup=False, style="dim"
                 )
+            case "log":
+                if self._reports is not None:
+                    self._reports.noted(fact)
             case "committing":
                 self._view.measured, self._view.doing = "", "writes the stage into the store"
             case "outcome":
