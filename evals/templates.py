@@ -17,8 +17,8 @@ def compiled_once() -> Iterator[None]:
     from lm_eval.utils import env
 
     compile_template = env.from_string
-    env.from_string = lru_cache(maxsize=1024)(compile_template)  # type: ignore[method-assign]
+    env.from_string = lru_cache(maxsize=1024)(compile_template)
     try:
         yield
     finally:
-        env.from_string = compile_template  # type: ignore[method-assign]
+        env.from_string = compile_template

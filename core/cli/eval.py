@@ -13,6 +13,7 @@ from .numbers import NOTHING, interval, number
 from .options import STORE, PluginRequests, StoreFolder, requests_of
 
 if TYPE_CHECKING:
+    from ...registry.registry import Registry
     from ..run.benchmarking import Settings
     from ..run.benchmarks import BenchmarkRecord, Difference
     from ..run.store import Store
@@ -73,7 +74,7 @@ def command(
     from ..run.benchmarking import Settings, find_tasks
     from ..run.benchmarks import differences
     from ..run.store import Store
-    from ..run.targets import find_targets, plugins_of
+    from ..run.targets import find_targets
 
     if data_dir is not None and not data_dir.is_dir():
         raise ConfigError(f"--data-dir {data_dir} is no folder; name the folder that holds evals/, or leave it out.")
@@ -91,8 +92,7 @@ def command(
     names = find_tasks(tasks, settings)
     targets = find_targets(target, where, phase, every_phase)
     others = () if compare is None else find_targets(compare, where)
-    requests = requests_of(plugins)
-    found = _measure([*targets, *others], names, settings, where, lambda one: lambda: plugins_of([one], requests), form)
+    found = _measure([*targets, *others], names, settings, where, requests_of(plugins))
     records = found[: len(targets)]
     changes = [
         [change for one, other in zip(row, found[-1], strict=True) for change in differences(one, other)]
@@ -112,20 +112,29 @@ def _measure(
     tasks: Sequence[str],
     settings: Settings,
     store: Store,
-    registry: Callable[[Target], Callable[[], Any]],
-    form: Format,
+    requests: Sequence[str],
 ) -> list[Records]:
-    """The records of every model; progress goes to the terminal beside the results."""
+    """The records of every model; progress goes to stderr, beside the results."""
     import os
 
     from ..run.benchmarking import measure
+    from ..run.targets import plugins_of
 
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
     def tell(text: str) -> None:
-        typer.echo(text, err=form is not Format.table)
+        typer.echo(text, err=True)
 
-    return [measure(target, tasks, settings, store, registry(target), tell) for target in targets]
+    def registry_of(target: Target) -> Callable[[], Registry]:
+        def registry() -> Registry:
+            from transformers.utils import logging
+
+            logging.disable_progress_bar()
+            return plugins_of([target], requests)
+
+        return registry
+
+    return [measure(target, tasks, settings, store, registry_of(target), tell) for target in targets]
 
 
 def _show(
@@ -186,7 +195,7 @@ def _remarks(records: Records) -> list[str]:
         if record.missing is not None:
             said.append(f"{record.task}: not evaluated: {record.missing}")
             continue
-        longer = f"{data['longer']} texts were longer than the model's context" if data.get("longer") else ""
+        longer = f"{data['longer']} longer than the model's context" if data.get("longer") else ""
         parts = (data.get("subset"), longer, data.get("network") and f"network {data['network']}")
         source = f"{data.get('file') or data.get('dataset')} ({str(data.get('sha256', ''))[:8]})"
         known = "from the cache" if record.cached else ""

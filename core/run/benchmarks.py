@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...evals.estimates import Estimate, of_pairs, of_value
+from ...evals.intervals import rescale
 from ...evals.measurement import Measurement
 from ...evals.records import measurement_from_json, measurement_to_json
 from ...registry.errors import StoreError
@@ -136,7 +138,14 @@ def _checksum(content: Mapping[str, Any]) -> str:
 
 def estimate(measured: Measurement) -> Estimate:
     """The value of a metric in its interval of 95 %."""
-    return of_value(measured, _EACH_SIDE)
+    found = of_value(measured, _EACH_SIDE)
+    if measured.interval is None or measured.interval[0] <= 0:
+        return found
+    # Of the metrics of benchmarks only perplexities have an interval of their own; they are exp of a mean, whose
+    # bounds lie evenly around it.
+    logs = (math.log(measured.interval[0]), math.log(measured.interval[1]))
+    low, high = rescale(logs, math.log(measured.value), measured.interval_confidence, _EACH_SIDE)
+    return replace(found, low=math.exp(low), high=math.exp(high))
 
 
 def against_chance(measured: Measurement) -> str:

@@ -29,7 +29,8 @@ from phasegate.registry.errors import StoreError
 def measurement(values: list[float], metric: str = "acc", **changes: Any) -> Measurement:
     documents = {f"d{number}": value for number, value in enumerate(values)}
     settings: dict[str, Any] = {"kind": "proportion", "chance": 0.5, "per_document": documents}
-    return Measurement(metric=metric, value=sum(values) / len(values), n=len(values), **(settings | changes))
+    settings |= {"value": sum(values) / len(values), "n": len(values)}
+    return Measurement(metric=metric, **(settings | changes))
 
 
 def record(values: list[float] | None = None, **changes: Any) -> BenchmarkRecord:
@@ -134,6 +135,15 @@ def test_no_half_written_file_is_left_or_read(tmp_path: Path, monkeypatch: pytes
     assert list(file_of(store, "0").parent.iterdir()) == []
 
 
+def test_of_two_results_under_one_key_the_later_stays(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for time in ("2026-01-02", "2026-01-01"):
+        path = write_record(store, record([1.0, 0.0], created=time))
+    found = read_record(store, "0" * 32)
+    assert found is not None and found.created == "2026-01-01"
+    assert list(path.parent.iterdir()) == [path]
+
+
 def test_anything_that_decides_a_result_changes_its_key() -> None:
     identity = {"model": "a", "documents": None, "seed": 0}
     keys = {key_of(identity), key_of(identity | {"documents": 0}), key_of(identity | {"seed": 1})}
@@ -143,7 +153,8 @@ def test_anything_that_decides_a_result_changes_its_key() -> None:
 def test_the_interval_is_two_sided_at_95_percent() -> None:
     # Newcombe 1998, Stat. Med. 17:857, table I: 81 of 263 has Wilson's interval 0.2553 to 0.3662.
     found = estimate(measurement([1.0] * 81 + [0.0] * 182))
-    assert (found.low, found.high) == (pytest.approx(0.2553, abs=5e-5), pytest.approx(0.3662, abs=5e-5))
+    assert found.low == pytest.approx(0.2553, abs=5e-5)
+    assert found.high == pytest.approx(0.3662, abs=5e-5)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +168,14 @@ def test_without_a_chance_level_there_is_no_verdict() -> None:
     assert against_chance(measurement([1.0, 0.0], chance=None)) == ""
 
 
+def test_the_bounds_of_a_perplexity_lie_evenly_around_its_logarithm() -> None:
+    # One-sided bounds of 95 % are exp(2 -+ 1.6449 * 0.5); those of 97.5 % are exp(2 -+ 1.9600 * 0.5).
+    given = (math.exp(2 - 0.822427), math.exp(2 + 0.822427))
+    found = estimate(measurement([1.0], "perplexity", value=math.exp(2), kind="mean", interval=given))
+    assert math.log(found.low) == pytest.approx(1.020018)
+    assert math.log(found.high) == pytest.approx(2.979982)
+
+
 def test_models_are_compared_document_by_document() -> None:
     # 1 gain and 9 losses of 20: McNemar's exact p is 2 * (1 + 10) / 2**10.
     one = record([1.0] + [0.0] * 9 + [1.0] * 10)
@@ -164,7 +183,8 @@ def test_models_are_compared_document_by_document() -> None:
     (found,) = differences(one, other)
     assert (found.up, found.down, found.n) == (1, 9, 20)
     assert found.p_value == pytest.approx(22 / 1024)
-    assert (found.value, found.other) == (pytest.approx(0.55), pytest.approx(0.95))
+    assert found.value == pytest.approx(0.55)
+    assert found.other == pytest.approx(0.95)
     assert found.difference == pytest.approx(-0.4)
     assert found.high < 0 and found.words == "lower"
     assert [change.words for change in differences(other, one)] == ["higher"]
