@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from ...registry.errors import ConfigError
@@ -79,7 +80,7 @@ def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
         else:
             low_, high_ = float(one.low or 0), float(one.high or 0)
             if one.step:
-                high_ = low_ + math.floor((high_ - low_) / one.step + 1e-9) * one.step
+                high_ = _stepped(low_, high_, one.step)[-1]
             found[one.key] = FloatDistribution(low_, high_, log=one.log, step=one.step)
     return found
 
@@ -144,8 +145,11 @@ def _values(parameter: Parameter) -> tuple[Any, ...] | None:
     low, high = parameter.low or 0, parameter.high or 0
     if is_whole(parameter):
         return tuple(range(int(low), int(high) + 1, int(parameter.step or 1)))
-    if not parameter.step:
-        return None
-    return tuple(
-        low + parameter.step * number for number in range(math.floor((high - low) / parameter.step + 1e-9) + 1)
-    )
+    return _stepped(low, high, parameter.step) if parameter.step else None
+
+
+def _stepped(low: float, high: float, step: float) -> tuple[float, ...]:
+    """The values of a range in steps, as decimals: in binary three steps of 0.3 end below 0.9, where Optuna's end."""
+    first, wide = Decimal(str(low)), Decimal(str(step))
+    count = int((Decimal(str(high)) - first) // wide)
+    return tuple(float(first + wide * number) for number in range(count + 1))

@@ -209,21 +209,24 @@ def _study(
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    known = folder.study_file.exists()
     storage = open_storage(folder, url)
-    if known and folder.name not in optuna.get_all_study_names(storage):
+    there = folder.name in optuna.get_all_study_names(storage)
+    if folder.study_file.exists() and not there:
         raise StoreError(
             f"the storage {shown(url)} has no study '{folder.name}', which {folder.study_file} says it has: it was cut "
             "off or replaced. Put it back from a copy, or start a study of another name (--name)"
         )
-    study = optuna.create_study(
-        storage=storage,
-        study_name=folder.name,
-        directions=list(choice.directions),
-        sampler=sampler,
-        pruner=pruner,
-        load_if_exists=True,
-    )
+    if there:  # `load_if_exists` would write to the journal before it looks
+        study = optuna.load_study(storage=storage, study_name=folder.name, sampler=sampler, pruner=pruner)
+    else:
+        study = optuna.create_study(
+            storage=storage,
+            study_name=folder.name,
+            directions=list(choice.directions),
+            sampler=sampler,
+            pruner=pruner,
+            load_if_exists=True,
+        )
     mine, theirs = digest(definition), study.user_attrs.get(_DEFINITION)
     if theirs is None:
         study.set_user_attr(_DEFINITION, mine)
