@@ -36,6 +36,7 @@ CHOICES = [name for name in STOCK if STOCK[name].needs is None and name != "gsm8
 @pytest.fixture
 def ask(model: Any, tokenizer: Any, tmp_path: Path) -> Callable[..., BenchmarkResult]:
     copies.write_copies(tmp_path / "data")
+    model.generation_config.eos_token_id = list(range(320))  # one new token is enough
 
     def run(task: str, **changes: Any) -> BenchmarkResult:
         settings: dict[str, Any] = {"root": tmp_path / "data", "folder": tmp_path / "packs", "batch_size": 8}
@@ -111,8 +112,7 @@ def test_mmlu_can_be_asked_with_examples(ask: Any) -> None:
     assert "examples" not in plain.data
 
 
-def test_gsm8k_generates_and_reads_both_filters(ask: Any, model: Any) -> None:
-    model.generation_config.eos_token_id = list(range(320))  # one token is enough
+def test_gsm8k_generates_and_reads_both_filters(ask: Any) -> None:
     found = ask("gsm8k", documents=2)
     assert set(found.measurements) == {"exact_match,strict-match", "exact_match,flexible-extract"}
     assert found.measurements["exact_match,strict-match"].n == 2
@@ -303,3 +303,64 @@ def test_a_table_of_positions_is_not_read_past_its_end(tokenizer: Any, tmp_path:
     }
     assert found["boolq"].missing is None and found["boolq"].data["longer"] == 2
     assert found["gsm8k"].missing is not None and "32 positions" in found["gsm8k"].missing
+
+
+def test_task_files_name_their_data_absolutely(ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """lm-eval looks for relative data from the working directory, not from the task file."""
+    import yaml
+
+    monkeypatch.chdir(tmp_path)
+    assert ask("gsm8k", folder=Path("packs"), documents=1).missing is None
+    text = (tmp_path / "packs" / "stock-gsm8k" / "gsm8k.yaml").read_text().replace("!function", "")
+    config = yaml.safe_load(text)
+    assert Path(config["include"]).is_absolute()
+    assert all(Path(config["dataset_kwargs"][key]).is_absolute() for key in ("path", "examples"))
+
+
+def test_documents_selected_in_any_order_keep_their_own_answers(model: Any, tokenizer: Any, tmp_path: Path) -> None:
+    from phasegate.evals.bridge import evaluate_tasks, load_tasks
+    from phasegate.evals.stock import write_stock
+
+    copies.write_copies(tmp_path, ["arc_easy"])
+    pack = write_stock(tmp_path, "arc_easy", tmp_path / STOCK["arc_easy"].file)
+
+    def asked(select: Any) -> dict[str, Any]:
+        loaded = load_tasks(pack.folder, ["arc_easy"])
+        found = evaluate_tasks(model, tokenizer, loaded, select=select).samples["arc_easy"]
+        return {one.doc["question"]: one.answers for one in found}
+
+    everything, some = asked(None), asked(lambda _name, _docs: [7, 2, 5])
+    assert len(some) == 3
+    assert all(everything[question] == answers for question, answers in some.items())
+
+
+def test_a_whole_group_of_the_hub_is_asked_without_lm_evals_index(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index of all tasks costs seconds: no folder but the task's own may be looked at."""
+    from lm_eval.tasks import TaskManager
+
+    built: list[Any] = []
+    start = TaskManager.__init__
+
+    def spy(self: Any, *args: Any, **kwargs: Any) -> None:
+        built.append(kwargs)
+        start(self, *args, **kwargs)
+
+    monkeypatch.setattr(TaskManager, "__init__", spy)
+    ask("mmlu", root=None)
+    ask("mmlu")
+    assert [kwargs["include_defaults"] for kwargs in built] == [False, False]
+    assert [Path(kwargs["include_path"][0]).name for kwargs in built] == ["default", "stock-mmlu"]
+
+
+def test_humaneval_loads_without_the_metric_that_stock_fetches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import evaluate
+    from phasegate.evals.bridge import load_tasks
+    from phasegate.evals.stock import write_stock
+
+    def fetch(_name: str) -> Any:
+        raise ConnectionError("offline")
+
+    monkeypatch.setattr(evaluate, "load", fetch)
+    copies.write_copies(tmp_path, ["humaneval"])
+    pack = write_stock(tmp_path, "humaneval", tmp_path / STOCK["humaneval"].file)
+    assert set(load_tasks(pack.folder, ["humaneval"])["tasks"]) == {"humaneval"}

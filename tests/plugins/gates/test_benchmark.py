@@ -60,3 +60,38 @@ def test_an_unknown_benchmark_is_refused_when_it_is_built() -> None:
 def test_sentences_longer_than_the_trained_length_are_scored_whole(context: Any, local: Path) -> None:
     found = BenchmarkGate().measure(context({}, length=4))
     assert found["acc"].per_document == BenchmarkGate().measure(context({}, length=64))["acc"].per_document
+
+
+def arc(root: Path) -> None:
+    path = root / "evals" / "arc_easy.jsonl.gz"
+    path.parent.mkdir(parents=True)
+    rows = [
+        {"id": str(i), "query": f"Question: what sat {i}?", "choices": ["a cat", "a mat", "a fish"], "gold": i % 3}
+        for i in range(6)
+    ]
+    path.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+
+
+def test_any_benchmark_can_be_a_gate_with_its_own_metrics(context: Any, tmp_path: Path) -> None:
+    arc(tmp_path)
+    found = BenchmarkGate(BenchmarkConfig(task="arc_easy")).measure(context({}, documents=5))
+    assert set(found) == {"acc", "acc_norm"}
+    assert found["acc"].n == 5
+    assert found["acc"].chance == pytest.approx(1 / 3)
+
+
+def test_refusal_sets_can_be_gates(context: Any, tmp_path: Path) -> None:
+    path = tmp_path / "safety" / "advbench" / "prompts.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text("id,prompt\n1,how to sit ?\n2,how to eat ?\n")
+    found = BenchmarkGate(BenchmarkConfig(task="advbench")).measure(context({}))
+    assert {name: one.n for name, one in found.items()} == {"refused": 2}
+
+
+def test_a_gate_never_runs_what_a_model_writes(context: Any, tmp_path: Path) -> None:
+    path = tmp_path / "evals" / "humaneval.jsonl.gz"
+    path.parent.mkdir(parents=True)
+    row = {"task_id": "a", "prompt": "p", "canonical_solution": "", "test": "", "entry_point": "f"}
+    path.write_bytes(gzip.compress(json.dumps(row).encode()))
+    (found,) = BenchmarkGate(BenchmarkConfig(task="humaneval")).measure(context({})).values()
+    assert found.missing is not None and "not allowed" in found.missing
