@@ -28,7 +28,8 @@ def confidence_blocks(found: tuple[ConfidenceFacts, ...]) -> Iterable[Block]:
     if binned:
         yield Panels(
             title="Is the model right as often as it says?",
-            told="; ".join(_fit(one) for one in found)
+            told="On average "
+            + "; ".join(_fit(one) for one in found)
             + ". On the diagonal confidence and truth agree; below it the model is too sure. Points are bins of equal "
             "width with their answers.",
             plots=tuple(_reliability(one) for one in binned),
@@ -39,7 +40,7 @@ def confidence_blocks(found: tuple[ConfidenceFacts, ...]) -> Iterable[Block]:
     if curved:
         yield Panels(
             title="How many errors remain when the least sure answers are withheld?",
-            told="; ".join(_risk(one) for one in curved) + ". Lower curves are better.",
+            told="Area under the curve " + "; ".join(_risk(one) for one in curved) + ". Lower curves are better.",
             plots=tuple(_curve(one) for one in curved),
         )
     yield Table(
@@ -54,11 +55,12 @@ def confidence_blocks(found: tuple[ConfidenceFacts, ...]) -> Iterable[Block]:
 
 
 def _numbers(measure: Confident) -> Iterable[Cell]:
-    for value in (measure.ece, measure.aurc):
+    share = "no probability" if measure.name == LIKELIHOOD else NOT_MEASURED
+    for value, nothing in ((measure.ece, share), (measure.aurc, NOT_MEASURED)):
         known = value is not None and value.value is not None
         yield figure(
             value.value if value else None,
-            number(value.value) if known and value else NOT_MEASURED,
+            number(value.value) if known and value else nothing,
             interval(value.low, value.high) if value else "",
         )
 
@@ -69,7 +71,7 @@ def _named(one: ConfidenceFacts, name: str) -> Confident:
 
 def _fit(one: ConfidenceFacts) -> str:
     before, after = _named(one, SOFTMAX).ece, _named(one, PROBES).ece
-    start = f"max softmax is off by {number(before.value)} on average, " if before is not None else ""
+    start = f"max softmax is off by {number(before.value)}, " if before is not None else ""
     return f"after {one.phase} {start}the probes by {number(after.value if after else None)}"
 
 
@@ -77,7 +79,7 @@ def _risk(one: ConfidenceFacts) -> str:
     told = ", ".join(
         f"{measure.name} {number(measure.aurc.value)}" for measure in one.measures if measure.aurc is not None
     )
-    return f"area under the curve after {one.phase}: {told}"
+    return f"after {one.phase}: {told}"
 
 
 def _reliability(one: ConfidenceFacts) -> Plot:

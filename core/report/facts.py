@@ -180,8 +180,10 @@ class ConfidenceFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TradePoint:
-    """A safety phase at one weight of over-refusal (None: the run itself): what it refused and what it let through."""
+    """A safety phase at one weight of over-refusal (None: the run itself, after ``phase``): what it refused and what it
+    let through."""
 
+    phase: str
     beta: float | None
     over_refusal: Value
     compliance: Value

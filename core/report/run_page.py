@@ -151,7 +151,7 @@ def benchmark_blocks(run: RunFacts) -> Iterable[Block]:
     if not run.benchmarks:
         yield Prose(
             paragraphs=(
-                "No stage of this run was benchmarked; `platform eval RUN --tasks …` does, and the next report "
+                "No stage of this run was benchmarked; ‘platform eval RUN --tasks …’ does, and the next report "
                 "shows it here.",
             )
         )

@@ -17,7 +17,7 @@ def trade_blocks(found: TradeFacts | None) -> Iterable[Block]:
     own = [point for point in found.points if point.beta is None]
     swept = [point for point in found.points if point.beta is not None]
     front = sorted({(p.over_refusal.value or 0.0, p.compliance.value or 0.0) for p in swept if p.front})
-    words = [f"this run {_told(point)}" for point in own]
+    words = [f"after {point.phase} this run {_told(point)}" for point in own]
     if found.area is not None:
         words.append(
             f"{several(len(swept), 'training')} of the frontier dominate {number(found.area.value, 4)} "
@@ -28,9 +28,9 @@ def trade_blocks(found: TradeFacts | None) -> Iterable[Block]:
         ("frontier, dominated", [point for point in swept if not point.front], 6, "cross"),
         ("this run", own, 1, "diamond"),
     ]
-    yield Plot(
+    plot = Plot(
         title="What does safety cost helpfulness?",
-        told=f"After {found.phase}: {'; '.join(words)}. The lower left corner is best.",
+        told=f"{_capital('; '.join(words))}. The lower left corner is best.",
         x=Axis(label="legitimate prompts refused, %", low=None),
         y=Axis(label="harmful prompts not refused, %", low=None),
         series=(
@@ -48,12 +48,16 @@ def trade_blocks(found: TradeFacts | None) -> Iterable[Block]:
         width=560,
         height=360,
     )
+    if len(found.points) > 1:
+        yield plot
+    else:
+        yield Prose(paragraphs=(plot.told,))
     yield Table(
         caption="The points, with one-sided 95 % bounds over prompts",
         columns=("weight of over-refusal", "legitimate refused", "harmful not refused", "best", "stage"),
         rows=tuple(
             (
-                Cell(text="this run" if point.beta is None else f"β {point.beta:g}"),
+                Cell(text=_label(point)),
                 _share(point.over_refusal),
                 _share(point.compliance),
                 Cell(text="–" if point.beta is None else "yes" if point.front else "no"),
@@ -64,11 +68,19 @@ def trade_blocks(found: TradeFacts | None) -> Iterable[Block]:
     )
     if found.source is None:
         yield Prose(
-            paragraphs=("No frontier of this run's safety phase lies beside it; `platform frontier` draws one.",),
+            paragraphs=("No frontier of this run's safety phase lies beside it; ‘platform frontier’ draws one.",),
             quiet=True,
         )
     else:
         yield Prose(paragraphs=(f"The frontier is that of {found.source}.",), quiet=True)
+
+
+def _label(point: TradePoint) -> str:
+    return f"this run, after {point.phase}" if point.beta is None else f"β {point.beta:g}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _told(point: TradePoint) -> str:
@@ -92,7 +104,7 @@ def _point(point: TradePoint) -> Point:
         x_high=_hundred(x.high),
         y_low=_hundred(y.low),
         y_high=_hundred(y.high),
-        label="this run" if point.beta is None else f"β {point.beta:g}",
+        label=_label(point),
     )
 
 

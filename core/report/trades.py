@@ -18,7 +18,7 @@ def trade_of(
     run: RunFolder, store: Store, stages: Mapping[str, Stage], evidence: Mapping[str, Mapping[str, Measured]]
 ) -> TradeFacts | None:
     """The newest frontier beside the run whose trainings start from the same model as the run's own phase, with the
-    run's own point; that point alone where there is no such frontier; None where refusals were not measured."""
+    run's own points; these alone where there is no such frontier; None where refusals were not measured."""
     own = _own(stages, evidence)
     for folder in sorted(run.path.resolve().parent.glob("frontier-*"), reverse=True):
         path = folder / "frontier.json"
@@ -27,11 +27,10 @@ def trade_of(
         found = json_of(path)
         phase = str(found.get("phase"))
         if phase in stages and _same_start(found, store, stages[phase]):
-            return whole(path, partial(_frontier, found, folder.name, own.get(phase)))
+            return whole(path, partial(_frontier, found, folder.name, tuple(own.values())))
     if not own:
         return None
-    phase, point = next(iter(own.items()))
-    return TradeFacts(phase=phase, source=None, points=(point,), area=None)
+    return TradeFacts(phase=next(iter(own)), source=None, points=tuple(own.values()), area=None)
 
 
 def _own(stages: Mapping[str, Stage], evidence: Mapping[str, Mapping[str, Measured]]) -> dict[str, TradePoint]:
@@ -45,7 +44,7 @@ def _own(stages: Mapping[str, Stage], evidence: Mapping[str, Mapping[str, Measur
             across, up = value_of(refused), value_of(complied(metrics))
             if across is not None and up is not None and across.value is not None and phase in _judging(stages, phase):
                 found[phase] = TradePoint(
-                    beta=None, over_refusal=across, compliance=up, front=False, stage=stages[phase].name
+                    phase=phase, beta=None, over_refusal=across, compliance=up, front=False, stage=stages[phase].name
                 )
     return found
 
@@ -67,9 +66,10 @@ def _same_start(found: Mapping[str, Any], store: Store, stage: Stage) -> bool:
     return False
 
 
-def _frontier(found: Mapping[str, Any], source: str, own: TradePoint | None) -> TradeFacts:
+def _frontier(found: Mapping[str, Any], source: str, own: tuple[TradePoint, ...]) -> TradeFacts:
     points = [
         TradePoint(
+            phase=found["phase"],
             beta=float(point["beta"]),
             over_refusal=value_from(point["over_refusal"]),
             compliance=value_from(point["compliance"]),
@@ -81,6 +81,6 @@ def _frontier(found: Mapping[str, Any], source: str, own: TradePoint | None) -> 
     return TradeFacts(
         phase=found["phase"],
         source=source,
-        points=(*points, *([own] if own else ())),
+        points=(*points, *own),
         area=Value(value=found["area"], low=found["area_low"], high=found["area_high"], n=0),
     )
