@@ -138,6 +138,9 @@ def run_benchmark(model: Any, tokenizer: Any, request: BenchmarkRequest) -> Benc
 
 def _run(request: BenchmarkRequest) -> _Run:
     entry = benchmark(request.task)
+    for name in ("documents", "batch_size", "max_length"):
+        if (value := getattr(request, name)) is not None and value < 1:
+            raise ConfigError(f"benchmark '{request.task}' was asked with {name} {value}: give at least 1.")
     if isinstance(entry, RefusalSet):
         from .refusal_sets import RefusalRun
 

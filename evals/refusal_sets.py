@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..registry.errors import ConfigError, DataError
-from .bridge import Sample, evaluate_folder
+from .bridge import Sample, evaluate_tasks, load_tasks
 from .chat import stop_tokens
 from .measurement import Measurement
 from .packs import choose, write_pack
@@ -115,24 +115,16 @@ class RefusalRun:
                 "do_sample": False,
             },
         )
-        longest = max(
-            len(
-                tokenizer.apply_chat_template(
-                    [{"role": "user", "content": row["question"]}], add_generation_prompt=True, return_dict=True
-                )["input_ids"]
-            )
-            for row in rows
-        )
-        limit = self.request.max_length or int(getattr(model.config, "max_position_embeddings", 2048))
-        found = evaluate_folder(
+        found = evaluate_tasks(
             model,
             tokenizer,
-            pack.folder,
-            [pack.task],
+            load_tasks(pack.folder, [pack.task]),
             batch_size=self.request.batch_size,
             seed=self.request.seed,
             chat=True,
-            max_length=max(limit, longest + ANSWER_TOKENS + 1),
+            max_length=self.request.max_length,
+            whole=True,
+            errors=False,
         )
         samples = found.samples[pack.task]
         with (pack.folder / "answers.jsonl").open("w", encoding="utf-8") as file:
@@ -171,8 +163,14 @@ class RefusalRun:
 
     def _rows(self) -> list[dict[str, Any]]:
         source = self._source()
-        with source.open(encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(file))
+        try:
+            with source.open(encoding="utf-8", newline="") as file:
+                lines = list(csv.DictReader(file))
+        except (OSError, ValueError, csv.Error) as error:
+            raise DataError(
+                f"benchmark '{self.request.task}' cannot read {source} ({type(error).__name__}: {error}): fetch the "
+                "file again."
+            ) from error
         columns = {"prompt"} | ({self.entry.safe[0]} if self.entry.safe else set())
         if not lines or not columns <= lines[0].keys():
             raise DataError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -176,7 +177,7 @@ def _members(name: str, task: StockTask, path: Path) -> dict[str, list[dict[str,
             made = task.fields(row)
             if made is not None:
                 found.setdefault(str(row[task.member]) if task.member else name, []).append(made)
-    except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
+    except (KeyError, TypeError, ValueError, OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"benchmark '{name}' cannot read {path} ({type(error).__name__}: {error}): fetch the file again."
         ) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..registry.errors import ConfigError, DataError
+from ..registry.suggest import did_you_mean
 from .bridge import Evaluation, evaluate_tasks, load_tasks
 from .measurement import Measurement
 from .stock import (
@@ -44,8 +45,6 @@ class StockRun:
         known = stock_members(task)
         unknown = [member for member in request.subtasks if member not in known]
         if unknown:
-            from ..registry.suggest import did_you_mean
-
             raise ConfigError(f"benchmark '{self.name}' has no '{unknown[0]}'.{did_you_mean(unknown[0], known)}")
         found: dict[str, Any] = {
             "benchmark": self.name,

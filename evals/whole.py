@@ -31,7 +31,9 @@ class Whole(HFLM):
         return max(int(super().max_length), self._room)
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        self._make_room([(context + answer, 0) for context, answer in (request.args for request in requests)])
+        pairs = [request.args for request in requests]
+        self._check_answers([answer for _, answer in pairs])
+        self._make_room([(context + answer, 0) for context, answer in pairs])
         found: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
         return found
 
@@ -40,6 +42,17 @@ class Whole(HFLM):
         self._make_room([(prompt, int(kwargs.get("max_gen_toks") or new)) for prompt, kwargs in map(_args, requests)])
         found: list[str] = super().generate_until(requests, disable_tqdm=disable_tqdm)
         return found
+
+    def _check_answers(self, answers: Sequence[str]) -> None:
+        """``HFLM`` would stop with an assertion where an answer is longer than a table of positions."""
+        limit = self.max_length
+        if self._bounded and any(
+            len(answer.encode()) > limit and len(self.tok_encode(answer)) > limit for answer in set(answers)
+        ):
+            raise DataError(
+                f"this benchmark has answers longer than the {limit} positions of the model: leave the benchmark out "
+                "for this model."
+            )
 
     def _make_room(self, texts: Sequence[tuple[str, int]]) -> None:
         """Count what is longer than the context length, and grow it where the model can."""

@@ -294,15 +294,18 @@ def test_a_table_of_positions_is_not_read_past_its_end(tokenizer: Any, tmp_path:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     copies.write_copies(tmp_path, ["boolq", "gsm8k"])
+    long = {"sentence": f"_ was {'old ' * 40}", "option1": "a cat", "option2": "a mat", "answer": "1"}
+    copies._write(tmp_path / STOCK["winogrande"].file, [long])
     model = GPT2LMHeadModel(GPT2Config(vocab_size=320, n_positions=32, n_embd=16, n_layer=1, n_head=2))
     found = {
         name: run_benchmark(
             model, tokenizer, BenchmarkRequest(task=name, root=tmp_path, folder=tmp_path / "packs", documents=1)
         )
-        for name in ("boolq", "gsm8k")
+        for name in ("boolq", "gsm8k", "winogrande")
     }
     assert found["boolq"].missing is None and found["boolq"].data["longer"] == 2
     assert found["gsm8k"].missing is not None and "32 positions" in found["gsm8k"].missing
+    assert found["winogrande"].missing is not None and "answers longer" in found["winogrande"].missing
 
 
 def test_task_files_name_their_data_absolutely(ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,3 +367,16 @@ def test_humaneval_loads_without_the_metric_that_stock_fetches(tmp_path: Path, m
     copies.write_copies(tmp_path, ["humaneval"])
     pack = write_stock(tmp_path, "humaneval", tmp_path / STOCK["humaneval"].file)
     assert set(load_tasks(pack.folder, ["humaneval"])["tasks"]) == {"humaneval"}
+
+
+@pytest.mark.parametrize("name", ["documents", "batch_size", "max_length"])
+def test_numbers_below_one_are_refused(ask: Any, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} 0: give at least 1"):
+        ask("boolq", **{name: 0})
+
+
+def test_a_file_cut_off_is_missing(ask: Any, tmp_path: Path) -> None:
+    path = tmp_path / "data" / "evals" / "boolq.jsonl.gz"
+    path.write_bytes(path.read_bytes()[:-40])
+    found = ask("boolq")
+    assert found.missing is not None and "fetch the file again" in found.missing
