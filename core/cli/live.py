@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,10 @@ REFRESH = 2  # times a second
 EVERY = 5.0  # seconds between plain lines
 LABEL = 10  # columns
 LAYERS = 4  # lines of expert load
+
+#: Libraries whose log handlers keep the stream that was stderr when they were imported; what they write there would
+#: push the drawn block about.
+LOGGERS = ("", "accelerate", "datasets", "lm_eval", "transformers", "trl")
 
 
 class Display(Protocol):
@@ -69,6 +74,7 @@ class LiveDisplay:
     def __init__(self, console: Console, view: View, clock: Callable[[], float]) -> None:
         self._console, self._view, self._clock = console, view, clock
         self._live: Live | None = None
+        self._moved: list[tuple[logging.StreamHandler[Any], Any]] = []
 
     def start(self) -> None:
         """Begin to draw, and hide the cursor."""
@@ -84,16 +90,33 @@ class LiveDisplay:
                 redirect_stdout=sys.stdout.isatty(),
                 redirect_stderr=sys.stderr.isatty(),
             )
+            before = sys.stderr
             self._live.start()
+            if sys.stderr is not before:
+                self._moved = [(handler, before) for handler in _handlers(before)]
+            for handler, _ in self._moved:
+                handler.setStream(sys.stderr)
 
     def told(self, *, now: bool = False) -> None:
-        """Nothing: the next drawing shows it."""
+        """Leave a line of a step that has ended above the block; the next drawing shows all else."""
+        if now and self._view.training is not None:
+            from rich.text import Text
+
+            self._console.print(Text(line(self._view, self._clock()), style="dim"), soft_wrap=True)
 
     def stop(self) -> None:
         """Take the block away and show the cursor again."""
         if self._live is not None:
+            for handler, stream in self._moved:
+                handler.setStream(stream)
+            self._moved = []
             self._live.stop()
             self._live = None
+
+
+def _handlers(stream: Any) -> list[logging.StreamHandler[Any]]:
+    every = (handler for name in LOGGERS for handler in logging.getLogger(name).handlers)
+    return [one for one in every if isinstance(one, logging.StreamHandler) and one.stream is stream]
 
 
 def line(view: View, now: float) -> str:

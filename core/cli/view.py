@@ -18,7 +18,8 @@ class Pace:
     """How fast a run goes, in FLOPs of its plan, gates included: what is left of them takes as long as what was done.
 
     ``total`` are the FLOPs of the phases that are to be trained, ``done`` those of finished steps, ``step`` those of
-    the step at hand, ``skipped`` those that an earlier start of the run had done; ``began`` is when training began.
+    the step at hand, ``skipped`` those that an earlier start of the run had done; ``began`` is when the first step that
+    this one carries out began.
     """
 
     total: float

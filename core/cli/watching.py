@@ -146,8 +146,6 @@ class Watch:
         view.step, view.doing, view.measured = "", "", ""
         view.training, view.judged = None, Counter()
         view.after = tuple(f"step {name}" for name in stage.section.steps)
-        if not stage.cached and view.pace.began is None:
-            view.pace.began = self._clock()
 
     def _step(self, beginning: Beginning) -> None:
         assert self._stage is not None
@@ -171,6 +169,8 @@ class Watch:
         view.after = after(self._stage.section, names[view.step_place :])
         self._criterion, self._entering = 0, False
         if not beginning.finished:
+            if not optimiser_steps(section):
+                self._work_begins()
             self._display.told(now=True)
 
     def _measure(self, criterion: str) -> None:
@@ -213,8 +213,14 @@ class Watch:
     def began(self, tokens: float, done: int, steps: int) -> None:
         """Hear that a trainer begins after ``done`` of its ``steps``."""
         view = self._view
+        self._work_begins()
         view.pace.skipped += view.pace.step * done / steps
         view.training = Training(first=done, steps=steps, tokens=tokens, began=self._clock(), reached=done, logged=done)
+
+    def _work_begins(self) -> None:
+        # Not with the phase: what is made ready before the first step is made once.
+        if self._view.pace.began is None:
+            self._view.pace.began = self._clock()
 
     def reached(self, step: int) -> None:
         """Hear that a step is done: this runs after every one of them and only counts."""

@@ -49,7 +49,7 @@ class PeakMemory:
     def begin(cls) -> Self:
         """Start the counters of the resident set and of the device anew."""
         device = _device()
-        if device is not None:
+        if device is not None and device.is_initialized():  # it refuses before its first use, when there is no peak yet
             device.reset_peak_memory_stats()
         try:
             _CLEAR.write_text("5")  # resets VmHWM, see proc_pid_clear_refs(5)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import logging
+import sys
 
 import numpy as np
 import pytest
@@ -150,6 +152,37 @@ def test_drawing_hides_the_cursor_and_stopping_brings_it_back_once_and_takes_the
     text = terminal.getvalue()
     assert (text.count(HIDE), text.count(SHOW)) == (1, 1)
     assert "tokens/s" in text and text.rindex("\x1b[2K") > text.rindex("tokens/s")
+
+
+def test_what_a_library_logs_meanwhile_goes_above_the_block_and_afterwards_where_it_went_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    terminal, errors = Terminal(), Terminal()
+    monkeypatch.setattr(sys, "stderr", errors)
+    handler = logging.StreamHandler()
+    logger = logging.getLogger("trl")
+    logger.addHandler(handler)
+    try:
+        display = LiveDisplay(Console(file=terminal, force_terminal=True, width=80), a_view(), Clock())
+        display.start()
+        logger.warning("mind the gap")
+        display.stop()
+        logger.warning("the end")
+    finally:
+        logger.removeHandler(handler)
+    assert "mind the gap" in terminal.getvalue()
+    assert errors.getvalue() == "the end\n"
+
+
+def test_a_step_that_has_ended_leaves_a_line_behind_and_no_other_news_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    display = LiveDisplay(Console(file=terminal, force_terminal=True, width=300, highlight=False), a_view(), Clock())
+    display.told()
+    assert terminal.getvalue() == ""
+    display.told(now=True)
+    assert "[red]alignment/[bold]sft  100/200  50%" in terminal.getvalue()
 
 
 def test_nothing_flickers() -> None:

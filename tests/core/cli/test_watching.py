@@ -218,3 +218,15 @@ def test_without_being_entered_nothing_is_drawn_even_in_a_terminal(monkeypatch: 
     watch = Watch(Console(file=terminal, force_terminal=True, width=80), a_plan(FIRST), quiet=False)
     watch.show("phase", FIRST)
     assert "\x1b[?25l" not in terminal.getvalue()
+
+
+def test_what_is_made_ready_before_the_first_step_is_not_taken_for_the_pace_of_the_run() -> None:
+    watch, clock, _ = watching(FIRST)
+    watch.show("phase", FIRST)
+    clock.now = 1000.0
+    watch.show("step", Beginning(attempt=an_attempt(FIRST), step="pretrain", finished=False))
+    watch.began(1.0, 0, 100)
+    clock.now = 1010.0
+    watch.reached(20)
+    watch.logged(logged(20))
+    assert watch._view.left(1010.0) == 40.0

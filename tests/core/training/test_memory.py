@@ -39,10 +39,14 @@ def test_without_a_device_there_is_no_device_memory(monkeypatch: pytest.MonkeyPa
     assert PeakMemory.begin().facts()["device"] is None
 
 
-def test_with_a_device_its_peak_is_started_anew_and_read(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("used", [True, False])
+def test_with_a_device_its_peak_is_read_and_started_anew_once_it_was_used(
+    used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[str] = []
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: used)
     monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda: calls.append("reset"))
     monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda: 12345)
     assert PeakMemory.begin().facts()["device"] == 12345
-    assert calls == ["reset"]
+    assert calls == ["reset"] * used
