@@ -70,6 +70,11 @@ def _routing(routing: tuple[RoutingFacts, ...]) -> Iterable[Block]:
             for d, domain in enumerate(last.domains)
         ),
     )
+    if experts * (len(last.domains) + 1) * len(routing) > 2 * _SQUARES:
+        yield Prose(
+            paragraphs=(f"{experts} experts are too many to draw who routes what; the JSON of this report has it.",)
+        )
+        return
     yield _heats(routing, experts)
     for layer in _layers(routing, experts):
         yield Table(
@@ -93,7 +98,7 @@ def _layers(routing: tuple[RoutingFacts, ...], experts: int) -> list[int]:
 
 def _heats(routing: tuple[RoutingFacts, ...], experts: int) -> Heats:
     shown, layers = _layers(routing, experts), len(routing[-1].shares)
-    some = "" if len(shown) == layers else f" {several(len(shown), 'layer')} of {layers} are drawn; the JSON has all."
+    some = "" if len(shown) == layers else f" Drawn: {len(shown)} of {layers} layers; the JSON has all."
     lasts = routing[-1]
     busiest = max(max(row) for row in lasts.load)
     idlest = min(min(row) for row in lasts.load)

@@ -47,7 +47,7 @@ def interval(low: float | None, high: float | None, digits: int | None = None) -
 
 def percent(share: float | None, digits: int = 0) -> str:
     """A share as a percentage."""
-    return NOTHING if share is None or math.isnan(share) else f"{number(100 * share, digits)} %"
+    return NOTHING if share is None or math.isnan(share) else f"{number(100 * share, digits)}{_FIXED}%"
 
 
 def count(value: float | None) -> str:

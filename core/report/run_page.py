@@ -139,7 +139,7 @@ def _judged(gate: Gate) -> tuple[Cell, ...]:
         Cell(text=one.criterion),
         Cell(text=f"{what}{one.metric}"),
         figure(one.value, number(one.value), interval(one.low, one.high) + confidence),
-        figure(0.0, one.bound),
+        figure(0.0, one.bound.replace(" ", "\N{NO-BREAK SPACE}")),
         Cell(text=gate.paper or NOTHING),
         figure(one.n, count(one.n)),
         _verdict(gate),

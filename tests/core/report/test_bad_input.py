@@ -62,13 +62,11 @@ def test_a_stage_without_evidence(make: Make, capsys: pytest.CaptureFixture[str]
     assert f"the stage {made.stages[1].name} has no evidence" in refused(capsys, made.run, "--store", made.store)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"acc": {"value": 1}}', '{"acc": 3}'])
+@pytest.mark.parametrize("content", ["{", "3", '{"acc": {"value": 1}}', '{"acc": 3}'])
 @pytest.mark.parametrize("name", ["choice-*.json", "changes.json", "verdicts.json", "ablation-*/ablation.json"])
 def test_a_damaged_file_of_evidence(make: Make, capsys: pytest.CaptureFixture[str], name: str, content: str) -> None:
     made = make()
     (path,) = made.stages[1].evidence.glob(name)
-    if (name, content) == ("verdicts.json", "[]"):
-        pytest.skip("a phase without criteria has no verdicts")
     path.write_text(content, encoding="utf-8")
     assert made.stages[1].name in refused(capsys, made.run, "--store", made.store)
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from phasegate.core.report.numbers import count, duration, interval, number, percent, signed, size
-from phasegate.core.report.rendering import plain
+from phasegate.core.report.reading import run_at, run_facts
+from phasegate.core.report.rendering import as_html, plain
 from phasegate.core.report.report import Format, write_report
+from phasegate.core.report.run_page import run_page
+from phasegate.core.run.store import Store
 
 Make = Callable[..., Any]
 SCRIPT = "<script>alert('x')</script>"
@@ -113,6 +118,23 @@ def test_markdown_and_json_state_the_same_answer(make: Make) -> None:
     )
 
 
+@pytest.mark.parametrize(("layers", "experts"), [(48, 64), (2, 512)])
+def test_a_large_model_stays_a_small_page(make: Make, layers: int, experts: int) -> None:
+    made = make()
+    facts = run_facts(run_at(made.run), Store(made.store))
+    one = replace(
+        facts.routing[0],
+        domains=tuple(f"domain {d}" for d in range(10)),
+        shares=(((1 / experts,) * experts,) * 10,) * layers,
+        load=((1 / experts,) * experts,) * layers,
+        owners=(("domain 0",) * experts,) * layers,
+        entropy=((math.log(experts),) * 10,) * layers,
+    )
+    page = as_html(run_page(replace(facts, routing=(one,) * 6)))
+    assert len(page.encode()) < 1_500_000
+    assert ("1 of 48 layers" if layers == 48 else "512 experts are too many to draw") in page
+
+
 def test_json_is_strict(make: Make) -> None:
     def refuse(name: str) -> Any:
         raise AssertionError(name)
@@ -137,7 +159,7 @@ def test_json_is_strict(make: Make) -> None:
         (interval(0.1, 0.25).replace("\xa0", " "), "[0.100, 0.250]"),
         (interval(1.0, 1.0), ""),
         (interval(float("-inf"), 1.0).replace("\xa0", " "), "[−∞, 1.000]"),
-        (percent(0.123), "12 %"),
+        (percent(0.123), "12\N{NO-BREAK SPACE}%"),
         (count(1234567), "1,234,567"),
         (duration(45), "45 s"),
         (duration(600), "10.0 min"),
