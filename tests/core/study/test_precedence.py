@@ -56,14 +56,27 @@ def test_features_are_one_presence_and_precedence() -> None:
 
 def test_the_best_of_720_orders_is_found_far_sooner_than_by_tpe_or_by_chance() -> None:
     found = {
-        "precedence": [trials_to_best(PrecedenceSampler(CANDIDATES, seed=s), landscape(s), 100)[0] for s in range(11)],
-        "tpe": [trials_to_best(TPESampler(seed=s, multivariate=False), landscape(s), 100)[0] for s in range(5)],
-        "random": [trials_to_best(RandomSampler(seed=s), landscape(s), 200)[0] for s in range(5)],
+        "precedence": [trials_to_best(PrecedenceSampler(CANDIDATES, seed=s), landscape(s), 100)[0] for s in range(9)],
+        "tpe": [trials_to_best(TPESampler(seed=s, multivariate=False), landscape(s), 70)[0] for s in range(3)],
+        "random": [trials_to_best(RandomSampler(seed=s), landscape(s), 150)[0] for s in range(3)],
     }
     median = {name: statistics.median(trials) for name, trials in found.items()}
     # 16 in 30 seeds of the notes; there TPE over one categorical needs 449 and chance 698.
     assert median["precedence"] <= 25 and max(found["precedence"]) < 60
     assert median["tpe"] > 2 * median["precedence"] and median["random"] > 4 * median["precedence"]
+
+
+def test_a_landscape_that_precedence_cannot_express_does_not_trap_the_sampler() -> None:
+    """Costs of neighbours only. With a noise fixed at a fifth of the spread the median here was 149 trials of 200."""
+
+    def neighbours(seed: int) -> Callable[[str], float]:
+        costs = np.random.default_rng(seed).exponential(size=(6, 6))
+        return lambda order: (
+            -sum(costs["abcdef".index(a), "abcdef".index(b)] for a, b in itertools.pairwise(order[::2]))
+        )
+
+    found = [trials_to_best(PrecedenceSampler(CANDIDATES, seed=s), neighbours(s), 150)[0] for s in range(7)]
+    assert statistics.median(found) <= 110
 
 
 def test_what_is_trained_already_is_preferred() -> None:

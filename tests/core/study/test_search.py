@@ -82,8 +82,8 @@ def test_settings_are_drawn_under_their_dotted_keys(bench: Any, fake: Any) -> No
 @pytest.mark.parametrize("sampler", ["gp", "tpe", "nsga2", "random"])
 def test_every_sampler_searches_parameters_with_gates_as_constraints(bench: Any, fake: Any, sampler: str) -> None:
     carry = fake(score=by_rate, margins=lambda phase, request: {"acc": request.parameters["rate"] - 0.5})
-    study = bench.run(bench.section(sampler=sampler, trials=12, seeds=(0,)), RATE, carry)
-    assert len(carry.done) == 12
+    study = bench.run(bench.section(sampler=sampler, trials=11, seeds=(0,)), RATE, carry)
+    assert len(carry.done) == 11
     assert study.trials[-1].constraints.keys() == {"a:acc", "b:acc", "c:acc"}
 
 
@@ -104,7 +104,7 @@ def test_a_gaussian_process_finds_the_best_that_the_gates_allow(bench: Any, fake
         score=lambda request: {"quality": request.parameters["rate"]},
         margins=lambda phase, request: {"acc": request.parameters["rate"] - 0.6},
     )
-    study = bench.run(bench.section(trials=20, seeds=(0,)), RATE, carry)
+    study = bench.run(bench.section(trials=15, seeds=(0,)), RATE, carry)
     assert 0.55 < study.best_value <= 0.6
 
 
