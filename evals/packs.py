@@ -41,6 +41,9 @@ class _Dumper(yaml.SafeDumper):
 
 _Dumper.add_representer(Function, lambda dumper, data: dumper.represent_scalar("!function", data.path))
 
+# Made once: whole files are drawn from, and json.dumps would make an encoder for every row.
+_encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
+
 # Fields are named, not templated: a template that renders to digits becomes an integer and changes the task's shape.
 _TASKS: dict[Kind, dict[str, Any]] = {
     "choice": {
@@ -179,4 +182,4 @@ def choose_evenly(
 
 
 def _digest(row: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode()).hexdigest()
+    return hashlib.sha256(_encode(row).encode()).hexdigest()

@@ -5,6 +5,7 @@ lm-eval passes custom metrics of multiple-choice tasks through only when ``proce
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
 import json
@@ -52,7 +53,12 @@ def _dataset(path: Path) -> Dataset:
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSONL file, gzipped or not."""
     data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    return [json.loads(line) for line in data.splitlines() if line.strip()]
+    lines = [line for line in data.removeprefix(codecs.BOM_UTF8).splitlines() if line.strip()]
+    # One call for all lines takes a quarter of the time of a call for each.
+    found: list[dict[str, Any]] = json.loads(b"[" + b",".join(lines) + b"]")
+    if len(found) != len(lines):
+        raise ValueError(f"{len(lines)} lines hold {len(found)} objects")
+    return found
 
 
 def choice(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, float]:
