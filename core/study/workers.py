@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
@@ -58,9 +59,10 @@ class Worker:
         """Take a trial that was just asked for; to be called while ``asking``."""
         with reporting("the lock of a trial", self.folder.trials):
             self.folder.trials.mkdir(parents=True, exist_ok=True)
-            lock = self._lock(trial.number)
+            path = self._path(trial.number)
+            lock = FileLock(path)
             lock.acquire(timeout=0)
-        trial.set_user_attr(WORKER, {"host": self._host, "process": os.getpid()})
+        trial.set_user_attr(WORKER, {"host": self._host, "process": os.getpid(), "lock": str(path.resolve())})
         return Hold(lock, trial, self._beat if self.remote else None)
 
     def bury(self, study: Study) -> list[int]:
@@ -80,8 +82,8 @@ class Worker:
         from optuna.trial import TrialState
 
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if self._owner(trial).get("host") == self._host and not self._is_free(trial.number):
-                while not self._is_free(trial.number, _PATIENCE):
+            if self._owner(trial).get("host") == self._host and not self._is_free(trial):
+                while not self._is_free(trial, _PATIENCE):
                     stop()
                 return True
         return False
@@ -90,16 +92,19 @@ class Worker:
         host = self._owner(trial).get("host")
         if host == self._host or (host is None and not self.remote):
             # Without an owner it died between taking the trial and saying so: nobody else is asking now.
-            return self._is_free(trial.number)
+            return self._is_free(trial)
         if not self.remote:
             return False
         began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
         return time.time() - float(trial.user_attrs.get(SEEN, began)) > self._grace
 
-    def _is_free(self, number: int, seconds: float = 0.0) -> bool:
-        lock = self._lock(number)
-        if not self.folder.trials.is_dir():
+    def _is_free(self, trial: FrozenTrial, seconds: float = 0.0) -> bool:
+        # Trials on a server may be worked on from another folder of this host; a journal lies in its folder, which may
+        # have been moved since.
+        path = Path(self._owner(trial)["lock"]) if self.remote else self._path(trial.number)
+        if not path.parent.is_dir():
             return True
+        lock = FileLock(path)
         try:
             lock.acquire(timeout=seconds)
         except Timeout:
@@ -111,8 +116,8 @@ class Worker:
         owner = trial.user_attrs.get(WORKER)
         return owner if isinstance(owner, Mapping) else {}
 
-    def _lock(self, number: int) -> FileLock:
-        return FileLock(self.folder.trials / f"{number:05d}.lock")
+    def _path(self, number: int) -> Path:
+        return self.folder.trials / f"{number:05d}.lock"
 
 
 class Hold:

@@ -116,6 +116,15 @@ def test_the_trial_of_another_host_is_left_alone_in_a_folder_and_judged_by_its_t
     assert Worker(folder, remote=True).bury(study) == [0]
 
 
+def test_a_worker_of_another_folder_on_a_server_s_storage_is_seen_to_live(bench: Any, tmp_path: Path) -> None:
+    study = bench.open(bench.section(), SPACE, url=f"sqlite:///{tmp_path / 'trials.db'}")
+    mine, theirs = (Worker(StudyFolder(path=tmp_path / name / "nano"), remote=True) for name in ("mine", "theirs"))
+    with theirs.take(study.ask(distributions(SPACE))) as hold:
+        assert mine.bury(study) == []
+        hold.still()
+    assert mine.bury(study) == [0]
+
+
 def test_a_worker_on_a_server_s_storage_writes_the_time_down_until_its_trial_ends(bench: Any) -> None:
     study = bench.open(bench.section(), SPACE)
     trial = study.ask(distributions(SPACE))
