@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from .facts import BumpFacts, Capability, Change, Gate, RunFacts
-from .numbers import count, duration, interval, listed, number, percent, several, signed
+from .numbers import FIXED, count, duration, interval, listed, number, percent, several, signed
 
 _NAMED = 3  # of a kind; the tables have them all
 
@@ -23,7 +23,8 @@ def answer(run: RunFacts) -> tuple[str, ...]:
 def _jobs(run: RunFacts) -> Iterable[str]:
     completion = [gate for gate in run.gates if gate.at == "completion"]
     judged = list(dict.fromkeys(gate.phase for gate in completion))
-    open_ones = [gate for gate in completion if gate.judgement.verdict != "pass"]
+    failed = [gate for gate in completion if gate.judgement.verdict == "fail"]
+    open_ones = [*failed, *(gate for gate in completion if gate.judgement.verdict == "undecided")]
     short = list(dict.fromkeys(gate.phase for gate in open_ones))
     if not judged:
         yield "No phase was judged: the experiment has no completion criteria."
@@ -34,11 +35,15 @@ def _jobs(run: RunFacts) -> Iterable[str]:
         )
     else:
         done = [phase for phase in judged if phase not in short]
+        missed = list(dict.fromkeys(gate.phase for gate in failed))
+        unsure = [phase for phase in short if phase not in missed]
+        told = [f"{len(done)} of {several(len(judged), 'phase')} did all of their job"]
+        told += [f"{listed(missed)} did not"] if missed else []
+        told += [f"of {listed(unsure)} it is undecided"] if unsure else []
         passed = sum(gate.judgement.verdict == "pass" for gate in completion)
         yield (
-            f"{len(done)} of {several(len(judged), 'phase')} did all of their job; {listed(short)} did not: "
-            f"{passed} of {several(len(completion), 'judgement')} pass, {_verdicts(completion, 'fail')} and "
-            f"{_verdicts(completion, 'undecided')}."
+            f"{'; '.join(told)}: {passed} of {several(len(completion), 'judgement')} pass, "
+            f"{_verdicts(completion, 'fail')} and {_verdicts(completion, 'undecided')}."
         )
         for gate in open_ones[:_NAMED]:
             yield _open(gate)
@@ -58,19 +63,19 @@ def _jobs(run: RunFacts) -> Iterable[str]:
 
 def _verdicts(gates: Sequence[Gate], verdict: str) -> str:
     amount = sum(gate.judgement.verdict == verdict for gate in gates)
-    if verdict == "fail":
-        return f"{amount or 'none'} {'fails' if amount == 1 else 'fail'}"
-    return f"{amount or 'none'} {'stays' if amount == 1 else 'stay'} undecided"
+    verb = ("fails", "fail") if verdict == "fail" else ("stays undecided", "stay undecided")
+    return f"{amount or 'none'} {verb[amount > 1]}"
 
 
 def _open(gate: Gate) -> str:
     one = gate.judgement
     word = "fails" if one.verdict == "fail" else "is undecided"
-    where = f"{gate.phase}: {one.criterion} ({one.metric}) {word}"
+    what = {"difference": "change of ", "win_rate": "wins on "}.get(one.statistic, "")
+    where = f"{gate.phase}: {one.criterion} ({what}{one.metric}) {word}"
     if one.reason.startswith("not evaluated"):
         return f"{where}; {one.reason}."
-    bounds = interval(one.low, one.high)
-    return f"{where}: {number(one.value)}{' ' + bounds if bounds else ''} where {one.bound} is asked for."
+    found = f"{number(one.value)} {interval(one.low, one.high)}".strip()
+    return f"{where}: {found} where {one.bound.replace(' ', FIXED)} is asked for."
 
 
 def changed(run: RunFacts, worse: bool) -> list[tuple[str, Capability, Change]]:

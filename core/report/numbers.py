@@ -9,7 +9,7 @@ NOT_MEASURED = "not measured"
 NOT_RECORDED = "not recorded"
 
 _MINUS = "−"
-_FIXED = "\N{NO-BREAK SPACE}"  # an interval is not broken over two lines
+FIXED = "\N{NO-BREAK SPACE}"  # an interval is not broken over two lines
 
 
 def number(value: float | None, digits: int | None = None) -> str:
@@ -42,12 +42,12 @@ def interval(low: float | None, high: float | None, digits: int | None = None) -
         return ""
     if digits is None:
         digits = max((decimals(end) for end in (low, high) if math.isfinite(end)), default=3)
-    return f"[{number(low, digits)},{_FIXED}{number(high, digits)}]"
+    return f"[{number(low, digits)},{FIXED}{number(high, digits)}]"
 
 
 def percent(share: float | None, digits: int = 0) -> str:
     """A share as a percentage."""
-    return NOTHING if share is None or math.isnan(share) else f"{number(100 * share, digits)}{_FIXED}%"
+    return NOTHING if share is None or math.isnan(share) else f"{number(100 * share, digits)}{FIXED}%"
 
 
 def count(value: float | None) -> str:

@@ -11,7 +11,7 @@ from .confidence_page import confidence_blocks
 from .course_page import course_blocks
 from .expert_page import ablation_blocks, expert_blocks
 from .facts import BenchmarkFacts, Gate, PhaseFacts, RunFacts, Value
-from .numbers import NOT_MEASURED, NOTHING, count, duration, interval, number, several, size
+from .numbers import FIXED, NOT_MEASURED, NOTHING, count, duration, interval, number, several, size
 from .trade_page import trade_blocks
 
 SIGNS: dict[str, str] = {"pass": "✓ pass", "fail": "✗ fail", "undecided": "? undecided"}
@@ -139,7 +139,7 @@ def _judged(gate: Gate) -> tuple[Cell, ...]:
         Cell(text=one.criterion),
         Cell(text=f"{what}{one.metric}"),
         figure(one.value, number(one.value), interval(one.low, one.high) + confidence),
-        figure(0.0, one.bound.replace(" ", "\N{NO-BREAK SPACE}")),
+        figure(0.0, one.bound.replace(" ", FIXED)),
         Cell(text=gate.paper or NOTHING),
         figure(one.n, count(one.n)),
         _verdict(gate),

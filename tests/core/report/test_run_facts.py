@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,21 @@ def test_what_got_worse_stands_in_the_answer_with_the_phase_that_did_it(make: Ma
 def test_verdicts_are_counted_and_what_is_open_is_named(make: Make) -> None:
     told = answer(read(make()))
     # foundation: narrow fails for code (0.69 of at most 0.6); safety: one of two experts may be 70 % or not.
-    assert told[0].startswith(
-        "0 of 2 phases did all of their job; foundation and safety did not: 7 of 9 judgements pass"
+    assert told[0] == (
+        "0 of 2 phases did all of their job; foundation did not; of safety it is undecided: 7 of 9 judgements pass, 1 "
+        "fails and 1 stays undecided."
     )
     assert any("foundation: narrow (entropy/code) fails: 0.690 [0.670" in sentence for sentence in told)
+
+
+def test_an_undecided_criterion_is_not_called_a_failure(make: Make) -> None:
+    facts = read(make())
+    open_ones = tuple(gate for gate in facts.gates if gate.judgement.verdict != "fail")
+    told = answer(replace(facts, gates=open_ones))
+    assert told[0].startswith(
+        "1 of 2 phases did all of their job; of safety it is undecided: 7 of 8 judgements pass, none"
+    )
+    assert any(sentence.startswith("safety: needed (match) is undecided") for sentence in told)
 
 
 def test_a_share_with_other_documents_each_time_is_not_paired(make: Make) -> None:
