@@ -67,7 +67,7 @@ def test_the_best_of_720_orders_is_found_far_sooner_than_by_tpe_or_by_chance() -
 
 
 def test_a_landscape_that_precedence_cannot_express_does_not_trap_the_sampler() -> None:
-    """Costs of neighbours only. With a noise fixed at a fifth of the spread the median here was 149 trials of 200."""
+    """Costs of neighbours only. A model whose noise is fixed and small gets stuck here."""
 
     def neighbours(seed: int) -> Callable[[str], float]:
         costs = np.random.default_rng(seed).exponential(size=(6, 6))
@@ -75,7 +75,7 @@ def test_a_landscape_that_precedence_cannot_express_does_not_trap_the_sampler() 
             -sum(costs["abcdef".index(a), "abcdef".index(b)] for a, b in itertools.pairwise(order[::2]))
         )
 
-    found = [trials_to_best(PrecedenceSampler(CANDIDATES, seed=s), neighbours(s), 150)[0] for s in range(7)]
+    found = [trials_to_best(PrecedenceSampler(CANDIDATES, seed=s), neighbours(s), 111)[0] for s in range(5)]
     assert statistics.median(found) <= 110
 
 
@@ -83,7 +83,7 @@ def test_what_is_trained_already_is_preferred() -> None:
     phases = {
         aware: statistics.median(
             trials_to_best(PrecedenceSampler(CANDIDATES, seed=s, cost_aware=aware), landscape(s), 100)[1]
-            for s in range(11)
+            for s in range(7)
         )
         for aware in (True, False)
     }
