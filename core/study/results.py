@@ -130,7 +130,8 @@ def _trial(definition: Definition, trial: FrozenTrial) -> dict[str, Any]:
         "state": trial.state.name.lower(),
         "order": None if row is None else row.order,
         "parameters": settings_of(trial.params),
-        "values": list(trial.values) if trial.values is not None else None,
+        # What a pruned trial last reported is no value of its end.
+        "values": (list(trial.values or ()) or None) if trial.state.name == "COMPLETE" else None,
         "constraints": dict(trial.constraints or {}),
         "stopped_after": trial.user_attrs.get(STOPPED_AFTER),
         "copy_of": trial.user_attrs.get(COPY_OF),
