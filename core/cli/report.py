@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .options import STORE, StoreFolder
+from .options import STORE, PluginRequests, StoreFolder, requests_of
 
 
 class Format(StrEnum):
@@ -34,10 +34,34 @@ def command(
         Path | None,
         typer.Option("--output", help="The file to write; report.html (.md, .json) in the folder if left out."),
     ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="First measure after every phase of a run what only other phases asked for."),
+    ] = False,
+    plugins: PluginRequests = None,
     store: StoreFolder = STORE,
 ) -> None:
     """Write one self-contained page on a run or a study: did each phase do its job, and at what cost to the others?"""
     from ..report.report import write_report
 
+    if measure:
+        _measure(folder, store, requests_of(plugins))
     written = write_report(folder, form.value, store, output)
     typer.echo(f"written to {written}")
+
+
+def _measure(folder: Path, store: Path, plugins: list[str]) -> None:
+    from transformers.utils import logging
+
+    from ..report.measuring import measure_every_phase
+    from ..report.reading import run_at
+    from ..run.interrupt import Interrupted, interruptible
+    from ..run.store import Store
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    with interruptible(lambda _: typer.echo("stopping; run the same command again to go on")) as stop:
+        try:
+            measure_every_phase(run_at(folder), Store(store), plugins, stop, typer.echo)
+        except Interrupted as stopped:
+            raise typer.Exit(stopped.exit_code) from None

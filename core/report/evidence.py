@@ -13,6 +13,7 @@ from ...evals.estimates import of_value
 from ...evals.measurement import Measurement
 from ...evals.records import read_measurements
 from ...registry.errors import StoreError
+from ..run.assessing import FOLDER as ASSESSED
 from ..run.assessing import evidence_of
 from ..run.store import Stage, Store
 from .facts import Value
@@ -56,8 +57,10 @@ def evidence_by_phase(stages: Mapping[str, Stage], store: Store) -> dict[str, di
 
 
 def tables_in(stage: Stage, gate: str, name: str) -> Path | None:
-    """A file that a gate left in its folder of a stage's evidence; None where there is none."""
-    return next((path for path in sorted(stage.evidence.glob(f"*{gate}-????????/{name}"))), None)
+    """A file that a gate left in its folder of a stage's evidence, or when it was measured later; None where there is
+    none."""
+    places = (stage.evidence, stage.folder.parent / ASSESSED / stage.name)
+    return next((path for place in places for path in sorted(place.glob(f"*{gate}-????????/{name}"))), None)
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:

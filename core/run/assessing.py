@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,8 @@ class Assessor:
             measured: Measured = gate.measure(self._context(model, stage, work, section.documents))
             write_measurements(work / path.name, measured)
             (work / path.name).rename(path)
+            with suppress(OSError):  # another process was first, and left the same
+                work.rename(folder / gate_key(section))
         finally:
             shutil.rmtree(work, ignore_errors=True)
         return measured

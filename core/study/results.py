@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...registry.errors import StoreError
 from ..run.atomic import write_json
-from .definition import Definition
+from .definition import Definition, curriculum_of
 from .ending import refit_of
+from .orders import is_valid
 from .outcomes import COPY_OF, STOPPED_AFTER, outcomes_of
 from .parameters import row_of, settings_of
 from .point import PointOutcome
@@ -58,8 +59,10 @@ def results_of(definition: Definition, study: Study, store: Store, registry: Reg
     )
     numbers = {str(trial.user_attrs.get("row")): trial.number for trial in trials}
     record = table.record()
+    curriculum = curriculum_of(definition.experiment, registry)
     for row in record["rows"]:
         row["trial"] = numbers.get(row["name"])
+        row["valid"] = is_valid(row["order"].split(">"), curriculum)
     return {**head, **record}
 
 
