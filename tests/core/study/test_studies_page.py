@@ -48,3 +48,19 @@ def test_the_commands_of_the_page_name_options_that_there_are() -> None:
     given = {option for line in PAGE.splitlines() for option in re.findall(r"(?<=\s)--[a-z]+", line)}
     source = inspect.getsource(command)
     assert {option for option in given if f'"{option}"' not in source} <= {"--set"}
+
+
+def test_the_search_space_of_the_page_is_one() -> None:
+    from phasegate.core.study.space import Curriculum
+
+    (snippet,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    space: dict[str, object] = {}
+    exec(compile(snippet, "docs/studies.md", "exec"), space)
+    swaps = space["Swaps"]
+    assert callable(swaps)
+    found = swaps().space(Curriculum(phases=("a", "b", "c"), uses={}, requires={}, provides={}))
+    assert [(row.name, row.order) for row in found.rows] == [
+        ("written", "a>b>c"),
+        ("b-first", "b>a>c"),
+        ("c-first", "a>c>b"),
+    ]
