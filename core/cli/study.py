@@ -59,6 +59,7 @@ def command(
     """
     from ..run.store import Store
     from ..study.definition import define
+    from ..study.storage import StudyFolder
 
     said = [*(overrides or ()), *_study_overrides(space, seeds, sampler, trials)]
     where = Store(store)
@@ -71,15 +72,20 @@ def command(
         carrier = _carrier(experiment, said, plugins, where, studies / _named(name, plan), definition, None, False)
         show_outlook(definition, outlook(definition, carrier))
         return
+    again = [experiment, "--name", _named(name, plan), "--store", str(store), "--studies", str(studies)]
+    again += [part for text in said for part in ("--set", text)]
+    again += [part for request in requests_of(plugins) for part in ("--plugins", request)]
+    again += ["--storage", storage] if storage is not None else []
+    again += ["--allow-plugin-drift"] if allow_plugin_drift else []
     _run(
         definition,
         plan,
         where,
-        _named(name, plan),
-        studies,
+        StudyFolder(path=studies / _named(name, plan)),
         storage,
+        join is None,
+        again if join is None else [],
         workers,
-        join,
         lambda folder, stop: _carrier(experiment, said, plugins, where, folder, definition, stop, allow_plugin_drift),
     )
 
@@ -131,11 +137,11 @@ def _run(
     definition: Definition,
     plan: Plan,
     store: Store,
-    name: str,
-    studies: Path,
+    folder: StudyFolder,
     storage: str | None,
+    first: bool,
+    again: list[str],
     workers: int,
-    join: int | None,
     carrier: Any,
 ) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -147,7 +153,7 @@ def _run(
     from ..study.results import results_of, write_results
     from ..study.samplers import pruner_of, sampler_of
     from ..study.search import run_study
-    from ..study.storage import StudyFolder, open_study, study_definition
+    from ..study.storage import open_study, study_definition
     from ..study.workers import Worker
     from .studying import show_results
     from .terminal import make_console
@@ -157,7 +163,6 @@ def _run(
     logging.set_verbosity_error()
     datasets.disable_progress_bars()
     console = make_console()
-    folder = StudyFolder(path=studies / name)
     described = study_definition(
         replace(definition.experiment, order=None),
         definition.section,
@@ -177,7 +182,7 @@ def _run(
     start_processes(plan.experiment.run.threads)
     with (
         interruptible(lambda _: console.print("stopping; run the same command again to go on")) as stop,
-        _others(folder, workers - 1 if join is None else 0, console),
+        _others(folder, workers - 1 if first else 0, again, console),
     ):
         try:
             run_study(
@@ -191,7 +196,7 @@ def _run(
             )
         except Interrupted as stopped:
             raise typer.Exit(stopped.exit_code) from None
-    if join is None:
+    if first:
         results = results_of(definition, study, store, plan.registry)
         write_results(folder, results)
         show_results(console, results)
@@ -199,8 +204,8 @@ def _run(
 
 
 @contextmanager
-def _others(folder: StudyFolder, count: int, console: Console) -> Iterator[None]:
-    """Run more workers of this very command beside the body; they end by themselves, or with it if it fails.
+def _others(folder: StudyFolder, count: int, again: list[str], console: Console) -> Iterator[None]:
+    """Run more workers of the same study beside the body; they end by themselves, or with it if it fails.
 
     They never import from the working directory, whatever it holds.
     """
@@ -208,12 +213,11 @@ def _others(folder: StudyFolder, count: int, console: Console) -> Iterator[None]
 
     started: list[Popen[bytes]] = []
     logs = []
-    arguments = list(sys.argv[1:])
     try:
         for number in range(1, count + 1):
             log = (folder.path / f"worker-{number}.log").open("ab")
             logs.append(log)
-            program = [sys.executable, "-P", "-m", f"{__package__}.app", *arguments, "--join", str(number)]
+            program = [sys.executable, "-P", "-m", f"{__package__}.app", "study", *again, "--join", str(number)]
             started.append(subprocess.Popen(program, stdout=log, stderr=subprocess.STDOUT))
         yield
         for number, process in enumerate(started, start=1):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .listing import print_table
+from .numbers import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,11 +20,15 @@ _SHOWN = 40
 
 
 def quiet_watch(plan: Plan) -> tuple[Callable[[str, Any], None], Callable[[str, float], tuple[Any, ...]]]:
-    """Show nothing of a point but that it waits: a study tells of whole points."""
+    """Show one line for each phase of a point that ends, and say where it waits for another worker."""
 
     def show(what: str, fact: Any) -> None:
         if what == "waiting":
             print(fact, flush=True)
+        elif what == "outcome":
+            how = "from the store" if fact.reused else f"trained in {duration(fact.facts['seconds'])}"
+            place = f"seed {plan.experiment.seed}, {_short(str(plan.experiment.order))}"
+            print(f"  {place}: {fact.name} {how}, gates: {fact.facts['outcome']}", flush=True)
 
     return show, lambda step, tokens: ()
 

@@ -87,13 +87,13 @@ def _step(step: StepSection, path: KeyPath, problems: Problems) -> None:
 def _replay(step: StepSection, path: KeyPath, problems: Problems) -> None:
     replay, label = step.replay, ".".join((*path, "replay"))
     if step.objective == "causal":
-        for key in ("chat", "rows", "sequence_length", "weight"):
+        for key in ("chat", "rows", "sequence_length", "views", "weight"):
             if getattr(replay, key):
                 text = f"{label}.{key} has no effect in a causal step, which replays by share; remove it or set share."
                 problems.add((*path, "replay", key), text)
         return
     if step.objective in OPTIONS:
-        for key in ("chat", "rows", "sequence_length", "share", "weight"):
+        for key in ("chat", "rows", "sequence_length", "share", "views", "weight"):
             if getattr(replay, key):
                 text = f"{label}.{key} has no effect in a step with objective: {step.objective}; remove it."
                 problems.add((*path, "replay", key), text)
@@ -106,6 +106,9 @@ def _replay(step: StepSection, path: KeyPath, problems: Problems) -> None:
         missing, given = ("weight", "rows") if replay.rows else ("rows", "weight")
         text = f"{label}.{given} has no effect while {missing} is 0; set {missing} too, or remove {given}."
         problems.add((*path, "replay", given), text)
+    if replay.views and not replay.chat:
+        text = f"{label}.views has no effect while chat is 0; set chat too, or remove it."
+        problems.add((*path, "replay", "views"), text)
     if replay.sequence_length is not None and not replay.rows:
         text = f"{label}.sequence_length has no effect while rows is 0; set rows and weight too, or remove it."
         problems.add((*path, "replay", "sequence_length"), text)

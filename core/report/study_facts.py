@@ -9,11 +9,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """A score that a study compares: which way is better, and the metrics that it is made of."""
+    """A score that a study compares: which way is better, and the metrics that it is made of, each divided by its best
+    if ``relative``, with the probes of step ``refit`` fitted anew if it names one."""
 
     name: str
     maximize: bool
     of: tuple[str, ...]
+    relative: bool = False
+    refit: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +40,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A paired difference from the first row; ``resolved`` says that its interval leaves out 0."""
+    """A paired difference from the first row; ``resolved`` says that it holds together with all others of its table."""
 
     value: float | None
     low: float | None

@@ -32,7 +32,7 @@ def study_page(study: StudyFacts) -> Document:
         ("study of", study.study_kind),
         ("scores", scores),
         ("seeds", ", ".join(map(str, study.seeds)) or NOTHING),
-        *((f"{score.name} is", f"the mean of {listed(score.of)}") for score in study.scores if score.of),
+        *((f"{score.name} is", _made_of(score)) for score in study.scores if score.of),
     )
     return Document(
         title=study.study,
@@ -46,6 +46,12 @@ def study_page(study: StudyFacts) -> Document:
 def study_answer(study: StudyFacts) -> tuple[str, ...]:
     """What a study says, in sentences: what is resolved, what is not, and what it cost."""
     return (*_orders_told(study), *best_sentences(study), *_shared(study))
+
+
+def _made_of(score: Score) -> str:
+    mean = listed(score.of) if len(score.of) == 1 else f"the mean of {listed(score.of)}"
+    best = ", each divided by its best" if score.relative else ""
+    return mean + best + (f", with the probes of {score.refit} fitted anew" if score.refit else "")
 
 
 def _orders_told(study: StudyFacts) -> Iterable[str]:
@@ -68,6 +74,9 @@ def _orders_told(study: StudyFacts) -> Iterable[str]:
         if own:
             told = listed([f"{name} {_moved(study, name, one)}" for name, one in own])
             yield f"{row.name}: {told}."
+    alone = [f"{row.name} in {name} ({signed(one.value)})" for row, name, one in pairs if _by_itself(one)]
+    if alone:
+        yield f"By their own interval only, which one in twenty does by chance: {listed(alone)}."
     quiet = [row.name for row in others if not any(one.resolved for one in row.differences.values())]
     if clear and quiet:
         yield f"Not resolved from {first.name} in any score: {listed(quiet)}."
@@ -86,6 +95,10 @@ def _orders_told(study: StudyFacts) -> Iterable[str]:
     broken = [row.name for row in study.rows if not row.valid]
     if broken:
         yield f"Run although a phase lacks what it requires: {listed(broken)}."
+
+
+def _by_itself(one: Difference) -> bool:
+    return not one.resolved and one.low is not None and one.high is not None and (one.low > 0 or one.high < 0)
 
 
 def _moved(study: StudyFacts, name: str, one: Difference) -> str:
@@ -211,7 +224,8 @@ def difference_blocks(study: StudyFacts) -> Iterable[Block]:
             f"{score.name}: {listed(found) if (found := _resolved(others, score.name)) else 'none'}"
             for score in study.scores
         )
-        + ". Lines are intervals; one that crosses the dotted line at 0 is not resolved.",
+        + ". Lines are 95 % intervals; one that crosses the dotted line at 0 says nothing, and one that does not is "
+        "resolved where it holds together with all others of the table (Holm).",
         plots=tuple(
             _forest([(row.name, row.differences.get(score.name)) for row in others], score.name)
             for score in study.scores

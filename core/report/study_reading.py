@@ -44,7 +44,13 @@ def study_facts(folder: Path) -> StudyFacts:
 
 def _facts(found: Mapping[str, Any]) -> StudyFacts:
     scores = tuple(
-        Score(name=name, maximize=facts["direction"] == "maximize", of=tuple(facts.get("of", ())))
+        Score(
+            name=name,
+            maximize=facts["direction"] == "maximize",
+            of=tuple(facts.get("of", ())),
+            relative=bool(facts.get("relative")),
+            refit=facts.get("refit"),
+        )
         for name, facts in found["scores"].items()
     )
     sharing = found.get("trainings")

@@ -57,13 +57,13 @@ def _replay(
         return []
     if not text and not spoken:
         reason = "nothing before it has taught anything to replay"
-        empty: dict[str, Any] = {"rows": 0, "weight": 0.0, "chat": 0.0, "views": [], "sequence_length": None}
+        empty: dict[str, Any] = {"rows": 0, "weight": 0.0, "chat": 0.0, "sequence_length": None}
+        empty |= {"views": []} if replay.views else {}
         return [Change(key=f"{key}.{name}", value=value, reason=reason) for name, value in empty.items()]
     if replay.chat > 0 and not spoken:
-        return [
-            Change(key=f"{key}.chat", value=0.0, reason="no step before it has taught dialogues to replay"),
-            Change(key=f"{key}.views", value=[], reason="no step before it has taught dialogues to replay"),
-        ]
+        reason = "no step before it has taught dialogues to replay"
+        said = {"chat": 0.0, **({"views": []} if replay.views else {})}
+        return [Change(key=f"{key}.{name}", value=value, reason=reason) for name, value in said.items()]
     if replay.chat < 1 and not text:
         return [Change(key=f"{key}.chat", value=1.0, reason="no step before it has trained on text to replay")]
     return []

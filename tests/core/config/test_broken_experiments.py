@@ -211,6 +211,11 @@ BROKEN: dict[str, tuple[str | bytes, int, tuple[str, ...]]] = {
         9,
         ("sequence_length has no effect while rows is 0",),
     ),
+    "views of replayed dialogues without dialogues": (
+        HEAD + "  ground:\n  polish:\n    steps:\n      talk:\n        replay: {rows: 4, weight: 1.0, views: [chat]}\n",
+        9,
+        ("views has no effect while chat is 0",),
+    ),
     "a replayed length in a causal step": (
         HEAD + "  ground:\n    steps:\n      learn:\n        replay: {share: 0.1, sequence_length: 32}\n",
         8,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -169,6 +170,17 @@ def test_kinds_that_a_step_left_out_are_not_replayed(build: Build, tokenizer: An
     assert replay is not None
     assert set(replay.shares()) == {"refusal[benign]/0"}
     assert not any("bad" in tokenizer.decode(row) for row in replay.batch(0, 0, 0, 1)["input_ids"])
+
+
+def test_dialogues_of_views_that_are_not_named_are_not_replayed(build: Build) -> None:
+    def step(view: str) -> StepSection:
+        return StepSection(objective="sft", view="needle", steps=1, rows=1, replay=replace(REPLAYED, views=(view,)))
+
+    replay = build(step("chat"), previous=(TUNE, CONTRAST)).replay
+    assert replay is not None
+    assert replay.shares() == {"chat/0": 1.0}
+    with pytest.raises(ConfigError, match="no earlier step is sft or contrast on dialogues of preference"):
+        build(step("preference"), previous=(TUNE, CONTRAST))
 
 
 def test_documents_are_no_dialogues_to_replay(build: Build) -> None:

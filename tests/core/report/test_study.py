@@ -32,6 +32,26 @@ def test_where_nothing_is_resolved_the_answer_says_so(study: Study) -> None:
     assert text.startswith("Nothing is resolved: none of 1 difference from paper stands out of its noise.")
 
 
+def test_an_interval_without_zero_that_does_not_hold_among_all_others_is_said_to_be_alone(study: Study) -> None:
+    facts = study_facts(study("orders"))
+    rows = [{"name": row.name, "order": row.order, "seeds": {}, "scores": {}} for row in facts.rows[:2]]
+    rows[1]["differences"] = {"quality": {"value": 0.1, "low": 0.02, "high": 0.3, "resolved": False}}
+    text = told(study("orders", rows=rows, effects=[]))
+    assert (
+        "By their own interval only, which one in twenty does by chance: no specialization in quality (+0.100)." in text
+    )
+
+
+def test_a_score_says_whether_it_is_relative_and_whose_probes_were_fitted_anew(study: Study) -> None:
+    scores = {
+        "quality": {"direction": "maximize", "of": ["choice acc", "format acc"], "relative": True},
+        "error": {"direction": "minimize", "of": ["calibration ece"], "refit": "metacognition/probes"},
+    }
+    about = dict(study_page(study_facts(study("orders", scores=scores))).about)
+    assert about["quality is"] == "the mean of choice acc and format acc, each divided by its best"
+    assert about["error is"] == "calibration ece, with the probes of metacognition/probes fitted anew"
+
+
 def test_sharing_is_told_in_trainings_and_minutes(study: Study) -> None:
     text = told(study("orders"))
     assert "Without sharing, 87 trainings of single phases; 60 of them are different." in text

@@ -43,7 +43,6 @@ def test_the_written_order_needs_no_change() -> None:
 def test_dialogues_that_nothing_has_taught_yet_are_not_replayed() -> None:
     assert changes("read", "refuse", "speak") == {
         "phases.refuse.steps.refuse.replay.chat": 0.0,
-        "phases.refuse.steps.refuse.replay.views": [],
         "phases.refuse.gates.kept": None,
     }
 
