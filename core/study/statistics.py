@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+_SMALLEST = 1e-12  # p-values below are told as this
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
@@ -50,15 +52,17 @@ def difference(values: Sequence[float], document_variance: float = 0.0, confiden
 
 
 def _p_value(mean: float, seeds: float, documents: float, n: int) -> float:
-    """Two-sided, of mean over hypot(seeds, documents), with Welch's and Satterthwaite's degrees of freedom (the part of
-    the documents counts as known; Satterthwaite 1946, Biometrics Bulletin 2:110)."""
-    from scipy.stats import t
+    """Two-sided: one less the confidence at which the interval of ``difference`` just touches 0."""
+    from scipy.optimize import brentq
+    from scipy.stats import norm, t
 
-    spread = math.hypot(seeds, documents)
-    if spread == 0:
+    if seeds == documents == 0:
         return 1.0 if mean == 0 else 0.0
-    freedom = (n - 1) * (spread / seeds) ** 4 if seeds > 0 else math.inf
-    return float(2 * t.sf(abs(mean) / spread, min(freedom, 1e9)))
+
+    def beyond(p: float) -> float:
+        return math.hypot(float(t.isf(p / 2, n - 1)) * seeds, float(norm.isf(p / 2)) * documents) - abs(mean)
+
+    return _SMALLEST if beyond(_SMALLEST) < 0 else float(brentq(beyond, _SMALLEST, 1.0, xtol=1e-12))
 
 
 def resolved(found: Mapping[str, Difference], level: float = 0.05) -> dict[str, Difference]:

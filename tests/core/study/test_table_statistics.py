@@ -24,6 +24,13 @@ def test_documents_that_all_seeds_share_widen_the_interval() -> None:
     assert found.p == pytest.approx(0.617075, abs=1e-5)  # z = 0.5, two-sided
 
 
+def test_a_p_value_is_where_the_interval_touches_zero() -> None:
+    found = difference([0.9, 1.0, 1.1], document_variance=0.05)
+    assert found.p is not None
+    touching = difference([0.9, 1.0, 1.1], document_variance=0.05, confidence=1 - found.p)
+    assert touching.low == pytest.approx(0.0, abs=1e-6)
+
+
 def test_one_seed_says_nothing_about_its_spread() -> None:
     found = difference([0.5])
     assert (found.low, found.high, found.p) == (None, None, None)
