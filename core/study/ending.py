@@ -109,9 +109,12 @@ class Ending:
     def _capabilities(self) -> dict[str, float | None]:
         found: dict[str, float | None] = {}
         for label, section in capabilities_of(self.whole).items():
-            for name, measured in self.assessor.measure(self.last, section).items():
-                if fnmatchcase(name, section.metric):
-                    found[label.replace(section.metric, name)] = measured.value if usable(measured) else None
+            measured = self.assessor.measure(self.last, section)
+            names = [name for name in measured if fnmatchcase(name, section.metric)]
+            for name in names:
+                found[label.replace(section.metric, name)] = measured[name].value if usable(measured[name]) else None
+            if not names:
+                found[label] = None  # a gate without data says so of its main metrics only
         return found
 
 
