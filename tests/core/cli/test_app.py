@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -50,17 +49,15 @@ def test_listing_imports_no_torch(arguments: list[str]) -> None:
     assert "transformers" not in loaded_after(arguments)
 
 
-def test_help_takes_less_than_three_tenths_of_a_second_of_processor_time() -> None:
-    def seconds() -> float:
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return used.ru_utime + used.ru_stime
-
-    taken = []
-    for _ in range(3):
-        before = seconds()
-        python("from phasegate.core.cli.app import main; main(['--help'])")
-        taken.append(seconds() - before)
-    assert min(taken) < 0.3
+def test_the_help_reads_no_module_of_the_platform_but_those_of_the_command_itself() -> None:
+    """Seconds depend on what else the machine does; what is read does not."""
+    code = (
+        "import sys\nfrom phasegate.core.cli.app import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print('LOADED', sorted(name for name in sys.modules if name.startswith('phasegate.core')))"
+    )
+    loaded = python(code).stdout.rpartition("LOADED ")[2].strip()
+    assert loaded == "['phasegate.core', 'phasegate.core.cli', 'phasegate.core.cli.app']"
 
 
 def test_help_lists_every_subcommand_with_its_line() -> None:
