@@ -20,7 +20,12 @@ SECTION = re.split(r"^## ", PAGE.partition("\n## Anchors\n")[2], maxsplit=1, fla
 
 def test_the_component_on_the_page_works() -> None:
     (snippet,) = re.findall(r"```python\n(.*?)```", SECTION, flags=re.DOTALL)
-    exec(compile(snippet, "docs/safety.md", "exec"), {"__name__": "page"})
+    page: dict[str, Any] = {"__name__": "page"}
+    exec(compile(snippet, "docs/safety.md", "exec"), page)
+    assert page["anchor"].limit == 19.0
+    other = page["Length"]()
+    other.restore(*page["anchor"].save())
+    assert other.limit == page["anchor"].limit
 
 
 def test_the_steps_on_the_page_name_what_there_is() -> None:

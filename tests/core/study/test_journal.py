@@ -63,8 +63,12 @@ def test_a_torn_line_longer_than_a_block_is_cut_off_whole(journal: Path) -> None
 
 def test_a_lock_of_the_library_s_that_a_dead_process_left_stops_nobody(journal: Path) -> None:
     # Optuna's own lock is a link that stays; everybody would wait 30 seconds for it.
-    journal.with_name("journal.log.lock").symlink_to(journal)
+    lock = journal.with_name("journal.log.lock")
+    lock.symlink_to(journal)
     add_two(journal_storage(journal))
+    again = optuna.load_study(study_name="s", storage=journal_storage(journal))
+    assert [trial.value for trial in again.trials] == [1.0, 2.0, 3.0]
+    assert lock.is_symlink()  # it is not ours to remove
 
 
 def test_a_damaged_line_is_named_and_nothing_is_written(journal: Path) -> None:
@@ -78,3 +82,4 @@ def test_a_damaged_line_is_named_and_nothing_is_written(journal: Path) -> None:
 
 def test_a_journal_that_is_not_there_yet_is_fine(tmp_path: Path) -> None:
     check_journal(tmp_path / "journal.log")
+    assert not list(tmp_path.iterdir())

@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.trial import create_trial
 from phasegate.core.study.space import Row, SearchSpace
 from phasegate.core.study.storage import StudyFolder, read_study, shown
 from phasegate.registry.errors import StoreError
@@ -39,8 +40,12 @@ def test_a_study_is_opened_again_with_its_trials(done: Any) -> None:
 
 
 def test_more_trials_and_another_run_section_are_the_same_study(bench: Any) -> None:
-    bench.open(bench.section(trials=1), SPACE, EXPERIMENT)
-    bench.open(bench.section(trials=2), SPACE, {**EXPERIMENT, "run": {"threads": 2}})
+    first = bench.open(bench.section(trials=1), SPACE, EXPERIMENT)
+    first.add_trial(create_trial(value=1.0))
+    written = StudyFolder(path=bench.path).record()
+    again = bench.open(bench.section(trials=2), SPACE, {**EXPERIMENT, "run": {"threads": 2}})
+    assert [trial.value for trial in again.trials] == [1.0]
+    assert StudyFolder(path=bench.path).record() == written
 
 
 def test_a_study_whose_experiment_changed_is_refused_line_by_line(bench: Any) -> None:
