@@ -1,4 +1,4 @@
-"""Formulas over routing counts: load, entropy, mutual information, top shares and dead experts.
+"""Formulas over routing counts: load, entropy, mutual information, top shares, inequality and dead experts.
 
 Counts have the shape ``(…, layers, domains, experts)`` and hold routed token slots (a token of a top-k router fills
 k slots), so everything here is *hard* load. Leading dimensions (bootstrap replicates) are carried through.
@@ -60,6 +60,20 @@ def top_share(shares: Array, k: int = 2) -> Array:
     shape: (…, E) -> (…)
     """
     return np.asarray(np.sort(shares, axis=-1)[..., -k:].sum(axis=-1), dtype=np.float64)
+
+
+def gini(shares: Array) -> Array:
+    """Gini coefficient sum_ij |s_i - s_j| / (2 E sum_i s_i) of shares over experts (Gini 1912): 0 is uniform, and
+    1 - 1/E is everything to one expert.
+
+    shape: (…, E) -> (…)
+    """
+    rising = np.sort(shares, axis=-1)
+    experts = shares.shape[-1]
+    ranks = np.arange(1, experts + 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        skew = (rising * (2 * ranks - experts - 1)).sum(axis=-1) / (experts * rising.sum(axis=-1))
+    return np.asarray(skew, dtype=np.float64)
 
 
 def dead_experts(load: Array, below: float = 0.01) -> NDArray[np.int64]:

@@ -9,8 +9,10 @@ from ..registry.components import (
     Component,
     GateSpec,
     LossSpec,
+    MixerSpec,
     ModelSpec,
     PhaseSpec,
+    QuantizerSpec,
     RouterSpec,
     SearchSpaceSpec,
     SourceSpec,
@@ -81,11 +83,80 @@ def phasegate_components() -> Iterable[Component]:
         revision=2,
         cost_driver="long-context curation",
     )
+    yield PhaseSpec(
+        name="dense-seed",
+        target=_at("phases.dense_seed:DenseSeed"),
+        config=_at("phases.dense_seed:DenseSeedConfig"),
+        summary="Pretrains a dense model to clone experts from, beside a twin with attention to compare with.",
+        provides=("knowledge", "seed"),
+        cost_driver="GPU hours",
+    )
+    yield PhaseSpec(
+        name="expert-initialization",
+        target=_at("phases.expert_initialization:ExpertInitialization"),
+        config=_at("phases.expert_initialization:ExpertInitializationConfig"),
+        summary="Clones the seed's FFNs into experts without changing what it computes, then breaks their symmetry.",
+        requires=("seed",),
+        provides=("experts",),
+        cost_driver="compute",
+    )
+    yield PhaseSpec(
+        name="expert-differentiation",
+        target=_at("phases.expert_differentiation:ExpertDifferentiation"),
+        config=_at("phases.expert_differentiation:ExpertDifferentiationConfig"),
+        summary="Trains clones into different experts behind a top-1 router, with an even load.",
+        requires=("experts",),
+        provides=("specialists",),
+        cost_driver="GPU hours",
+    )
+    yield PhaseSpec(
+        name="ternary-distillation",
+        target=_at("phases.ternary_distillation:TernaryDistillation"),
+        config=_at("phases.ternary_distillation:TernaryDistillationConfig"),
+        summary="Makes experts ternary by and by while they learn from the full-precision model.",
+        requires=("experts",),
+        provides=("ternary",),
+        cost_driver="GPU hours",
+    )
+    yield PhaseSpec(
+        name="manifold-alignment",
+        target=_at("phases.manifold_alignment:ManifoldAlignment"),
+        config=_at("phases.manifold_alignment:ManifoldAlignmentConfig"),
+        summary="Replaces the router of frozen experts by one on a torus and trains it alone.",
+        requires=("experts",),
+        provides=("manifold",),
+        cost_driver="compute",
+    )
     yield RouterSpec(
         name="linear",
         target=_at("routers.linear:LinearRouter"),
         config=_at("routers.options:LinearRouterConfig"),
         summary="A linear gate that sends each token to its top-k experts.",
+    )
+    yield RouterSpec(
+        name="torus",
+        target=_at("routers.torus:TorusRouter"),
+        config=_at("routers.options:TorusRouterConfig"),
+        summary="Experts as points on a flat torus: each token goes to the nearest to where it is projected.",
+    )
+    yield MixerSpec(
+        name="attention",
+        target=_at("mixers.attention:attention"),
+        config=_at("mixers.options:AttentionConfig"),
+        summary="The library's attention, as the layer was built with it.",
+    )
+    yield MixerSpec(
+        name="pdr",
+        target=_at("mixers.pdr:Pdr"),
+        config=_at("mixers.options:PdrConfig"),
+        cache="linear_attention",
+        summary="Perspective decay recurrence: a gated linear recurrence with one state per layer and no window.",
+    )
+    yield QuantizerSpec(
+        name="ternary",
+        target=_at("quantizers.ternary:Ternary"),
+        config=_at("quantizers.options:TernaryConfig"),
+        summary="Weights of -1, 0 and 1 times a scale per row or matrix.",
     )
     yield LossSpec(
         name="balance",
@@ -104,6 +175,42 @@ def phasegate_components() -> Iterable[Component]:
         target=_at("losses.loss_free_bias:LossFreeBias"),
         config=_at("losses.options:LossFreeBiasConfig"),
         summary="Balances load without a gradient, by a bias that only changes which experts are selected.",
+    )
+    yield LossSpec(
+        name="load-variance",
+        target=_at("losses.load_variance:LoadVariance"),
+        config=_at("losses.options:LoadVarianceConfig"),
+        summary="Squared coefficient of variation of the load, with a gradient through the probabilities.",
+    )
+    yield LossSpec(
+        name="diversity",
+        target=_at("losses.diversity:Diversity"),
+        config=_at("losses.options:DiversityConfig"),
+        summary="Moves experts apart: the cosine of what each has changed since it was cloned.",
+    )
+    yield LossSpec(
+        name="expert-delta",
+        target=_at("losses.expert_delta:ExpertDelta"),
+        config=_at("losses.options:ExpertDeltaConfig"),
+        summary="Makes neighbours on the torus of experts that differ little, or neighbours alike.",
+    )
+    yield LossSpec(
+        name="smooth",
+        target=_at("losses.smooth:Smooth"),
+        config=_at("losses.options:SmoothConfig"),
+        summary="Keeps consecutive tokens close on the torus.",
+    )
+    yield LossSpec(
+        name="fold",
+        target=_at("losses.fold:Fold"),
+        config=_at("losses.options:FoldConfig"),
+        summary="Moves each expert to the middle of its tokens, and holds it near where it began.",
+    )
+    yield LossSpec(
+        name="imitation",
+        target=_at("losses.imitation:Imitation"),
+        config=_at("losses.options:ImitationConfig"),
+        summary="Teaches a new router the choices of the one that the phase began with.",
     )
     yield LossSpec(
         name="anchor",
@@ -260,6 +367,8 @@ def phasegate_components() -> Iterable[Component]:
             "top2/*",
             "mutual_information",
             "dead",
+            "gini",
+            "gini_max",
         ),
     )
     yield GateSpec(
@@ -311,6 +420,37 @@ def phasegate_components() -> Iterable[Component]:
             "speedup/*",
             "tokens_per_step",
         ),
+    )
+    yield GateSpec(
+        name="experts",
+        target=_at("gates.experts:ExpertsGate"),
+        config=_at("gates.experts:ExpertsConfig"),
+        summary="How far experts are apart in their weights, and what quantizing does to them.",
+        metrics=("similarity", "density", "density_all", "zeros", "error"),
+        higher_is_better=False,
+    )
+    yield GateSpec(
+        name="logged",
+        target=_at("gates.logged:LoggedGate"),
+        config=_at("gates.logged:LoggedConfig"),
+        summary="A value of the training log: its last, its mean, its extremes.",
+        metrics=("last", "mean", "max", "min"),
+        higher_is_better=False,
+    )
+    yield GateSpec(
+        name="recurrence",
+        target=_at("gates.recurrence:RecurrenceGate"),
+        config=_at("gates.recurrence:RecurrenceConfig"),
+        summary="How far a pass over a whole text differs from reading it token by token with a cache.",
+        metrics=("max_difference",),
+        higher_is_better=False,
+    )
+    yield GateSpec(
+        name="torus",
+        target=_at("gates.torus:TorusGate"),
+        config=_at("gates.torus:TorusConfig"),
+        summary="Where consecutive tokens go: the same expert, a neighbour, or far away.",
+        metrics=("same", "one_hop", "two_hop", "far", "distance", "drift", "unreached"),
     )
     yield GateSpec(
         name="plateau",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +43,15 @@ class RouterSpec(Component):
     """A module that maps hidden states to (logits, weights, indices) of experts."""
 
     kind: ClassVar[str] = "router"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixerSpec(Component):
+    """A module that mixes the tokens of a layer in place of attention; ``cache`` is the type of the library's cache
+    layer that holds what it remembers."""
+
+    kind: ClassVar[str] = "mixer"
+    cache: Literal["full_attention", "linear_attention", "sliding_attention"] = "full_attention"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +116,7 @@ KINDS: dict[str, type[Component]] = {
         AnchorSpec,
         GateSpec,
         LossSpec,
+        MixerSpec,
         ModelSpec,
         PhaseSpec,
         QuantizerSpec,

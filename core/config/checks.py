@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ...registry.suggest import listing
+from .conversions import CAUSAL
 from .objectives import OPTIONS
 from .problems import Problems
 from .schema import (
@@ -76,9 +77,10 @@ def _step(step: StepSection, path: KeyPath, problems: Problems) -> None:
     for name in unknown:
         here = (*path, "batches", "type_shares", name)
         problems.add(here, f"{label} has no batch type '{name}'. Types: {listing(step.batches.types)}.")
-    if step.kinds and step.objective == "causal":
+    if step.kinds and step.objective in CAUSAL:
         text = (
-            f"{label}.kinds has no effect in a causal step, which reads all text; remove it, or weigh batches.mixture."
+            f"{label}.kinds has no effect in a {step.objective} step, which reads all text; remove it, or weigh "
+            "batches.mixture."
         )
         problems.add((*path, "kinds"), text)
     _replay(step, path, problems)
@@ -86,10 +88,13 @@ def _step(step: StepSection, path: KeyPath, problems: Problems) -> None:
 
 def _replay(step: StepSection, path: KeyPath, problems: Problems) -> None:
     replay, label = step.replay, ".".join((*path, "replay"))
-    if step.objective == "causal":
+    if step.objective in CAUSAL:
         for key in ("chat", "rows", "sequence_length", "views", "weight"):
             if getattr(replay, key):
-                text = f"{label}.{key} has no effect in a causal step, which replays by share; remove it or set share."
+                text = (
+                    f"{label}.{key} has no effect in a {step.objective} step, which replays by share; remove it or set "
+                    "share."
+                )
                 problems.add((*path, "replay", key), text)
         return
     if step.objective in OPTIONS:

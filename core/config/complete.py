@@ -30,10 +30,14 @@ VIEWS = {
     "anchor": "refusal",
     "causal": "text",
     "contrast": "refusal",
+    "distill": "text",
     "dpo": "preference",
     "draft": "chat",
+    "grow": "text",
     "probes": "unknown",
+    "reroute": "text",
     "sft": "chat",
+    "upcycle": "text",
 }
 
 
@@ -142,6 +146,8 @@ def _check_model(
         vocab_size=filled.values["vocab_size"],
         sequence_length=filled.values["sequence_length"],
         base=loaded.base_folder,
+        mixer=experiment.model.mixer,
+        quantizer=experiment.model.quantizer,
     )
     try:
         builder = registry.build("model", experiment.model.use, experiment.model.options, context=context)

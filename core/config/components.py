@@ -19,6 +19,7 @@ from .schema import (
     MetricSection,
     ModelSection,
     PhaseSection,
+    QuantizerSection,
     Ref,
     StudySection,
 )
@@ -27,13 +28,17 @@ if TYPE_CHECKING:
     from ...registry.registry import Registry
 
 KeyPath = tuple[str, ...]
-Section = Ref | LossSection | CriterionSection | MetricSection | ModelSection | PhaseSection
+Section = Ref | LossSection | CriterionSection | MetricSection | ModelSection | PhaseSection | QuantizerSection
 
 
 def references(experiment: Experiment) -> Iterator[tuple[str, KeyPath, Section]]:
     """Yield every component that the experiment names: kind, path of its section, section."""
     yield "model", ("model",), experiment.model
     yield "router", ("model", "router"), experiment.model.router
+    if experiment.model.mixer != ModelSection().mixer:
+        yield "mixer", ("model", "mixer"), experiment.model.mixer
+    if experiment.model.quantizer is not None:
+        yield "quantizer", ("model", "quantizer"), experiment.model.quantizer
     for name, source in experiment.data.sources.items():
         yield "source", ("data", "sources", name), source
     for name, phase in experiment.phases.items():
@@ -44,6 +49,14 @@ def references(experiment: Experiment) -> Iterator[tuple[str, KeyPath, Section]]
                 yield "loss", (*path, "steps", step, "losses", label), loss
             if section.anchor is not None:
                 yield "anchor", (*path, "steps", step, "anchor"), section.anchor
+            if section.quantizer is not None:
+                yield "quantizer", (*path, "steps", step, "quantizer"), section.quantizer
+            if section.router is not None:
+                yield "router", (*path, "steps", step, "router"), section.router
+            if section.fresh is not None:
+                for kind, ref in (("mixer", section.fresh.mixer), ("router", section.fresh.router)):
+                    if ref is not None:
+                        yield kind, (*path, "steps", step, "fresh", kind), ref
         for kind, criteria in (("entry", phase.entry), ("gates", phase.gates)):
             for label, criterion in criteria.items():
                 yield "gate", (*path, kind, label), criterion

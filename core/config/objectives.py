@@ -1,4 +1,5 @@
-"""Options of the steps that add to a model what travels with it: probes, a safety anchor, a draft model."""
+"""Options of the steps that add to a model what travels with it: probes, a safety anchor, a draft model; and the check
+of what every objective takes."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from pydantic import Field
 from ...registry.errors import PhasegateError
 from ...registry.options import parse
 from .contrast import check_contrast
+from .conversions import CONVERSIONS, DistillOptions, check_conversions
 from .problems import Problems
 from .schema import Experiment
 
@@ -105,19 +107,26 @@ class DraftOptions:
     path: str | None = None
 
 
-OPTIONS: Mapping[str, type] = {"anchor": AnchorOptions, "draft": DraftOptions, "probes": ProbeOptions}
+#: Options of the objectives that train no weights of the model.
+OPTIONS: Mapping[str, type] = {
+    "anchor": AnchorOptions,
+    "draft": DraftOptions,
+    "probes": ProbeOptions,
+    **CONVERSIONS,
+}
 
 
 def check_objectives(experiment: Experiment, problems: Problems) -> None:
     """Note options that a step's objective does not take, an anchor where none belongs or one is missing, and a loss
     that needs an anchor before any was captured."""
     check_contrast(experiment, problems)
+    check_conversions(experiment, problems)
     captured = False
     for name, phase in experiment.phases.items():
         for step, section in phase.steps.items():
             path = ("phases", name, "steps", step)
             label = ".".join(path)
-            config = OPTIONS.get(section.objective)
+            config = {**OPTIONS, "distill": DistillOptions}.get(section.objective)
             if config is not None:
                 try:
                     parse(config, section.options, f"{label} ({section.objective})")

@@ -18,6 +18,7 @@ from .schema import (
     LossSection,
     MetricSection,
     PolicySection,
+    QuantizerSection,
     ReplaySection,
     RunSection,
     StepSection,
@@ -77,6 +78,7 @@ RANGES: Mapping[type, Mapping[str, Range]] = {
     LossSection: {"weight": _NOT_NEGATIVE},
     MetricSection: {"documents": _COUNT},
     PolicySection: {"extend_by": _POSITIVE, "extensions": _NOT_NEGATIVE},
+    QuantizerSection: {"events": _PART, "shares": _SOME},
     ReplaySection: {
         "chat": _SHARE,
         "rows": _NOT_NEGATIVE,

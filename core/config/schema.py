@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Verdict = Literal["advance", "extend", "rollback", "stop"]
-Objective = Literal["causal", "sft", "dpo", "contrast", "probes", "anchor", "draft"]
+Objective = Literal[
+    "causal", "sft", "dpo", "contrast", "probes", "anchor", "draft", "distill", "upcycle", "grow", "reroute"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,12 +108,40 @@ class ContextSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizerSection:
+    """A quantizer that comes over the experts while a step trains: at the shares of the step in ``events`` the shares
+    of the weights in ``shares`` are quantized, the last of which is all of them.
+
+    ``order`` says which come first: the ``largest`` of every matrix, the ``smallest``, or none (``soft``: all of them,
+    blended in from the first event to the last). ``freeze`` stops the latent weights once they are quantized.
+    """
+
+    use: str
+    events: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
+    shares: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    order: Literal["largest", "smallest", "soft"] = "largest"
+    freeze: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreshSection:
+    """What a step trains instead of the model of the step before: a new one, built as the experiment says but for a
+    ``mixer``, a ``router`` or ``options`` of its own. A twin to compare with, or the first model after such a twin."""
+
+    mixer: Ref | None = None
+    router: Ref | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepSection:
     """One step inside a phase: objective, data view, schedule, trainable set, loss terms.
 
-    ``causal``, ``sft``, ``dpo`` and ``contrast`` train the model. ``probes`` fits confidence probes on its frozen
-    hidden states, ``anchor`` captures a safety anchor, ``draft`` distils a draft model: these add to the model what
-    travels with it and leave its weights as they are. ``kinds`` keeps only rows of these kinds of the view.
+    ``causal``, ``sft``, ``dpo``, ``contrast`` and ``distill`` train the model. ``probes`` fits confidence probes on its
+    frozen hidden states, ``anchor`` captures a safety anchor, ``draft`` distils a draft model: these add to the model
+    what travels with it and leave its weights as they are. ``upcycle`` makes an MoE of a dense model, ``grow`` gives it
+    more experts, ``reroute`` the router that it names. ``kinds`` keeps only rows of these kinds of the view.
     """
 
     objective: Objective = "causal"
@@ -136,6 +166,9 @@ class StepSection:
     replay: ReplaySection = field(default_factory=ReplaySection)
     context: ContextSection = field(default_factory=ContextSection)
     anchor: Ref | None = None
+    router: Ref | None = None
+    quantizer: QuantizerSection | None = None
+    fresh: FreshSection | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     activation_checkpointing: bool = False
 
@@ -203,10 +236,13 @@ class DataSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSection:
-    """The model component, its router and its options; what is not said follows from ``size``."""
+    """The model component, its router, token mixer and quantizer, and its options; what is not said follows from
+    ``size``. With a ``quantizer`` the experts are quantized from the first step on."""
 
     use: str = "moe"
     router: Ref = field(default_factory=lambda: Ref(use="linear"))
+    mixer: Ref = field(default_factory=lambda: Ref(use="attention"))
+    quantizer: Ref | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

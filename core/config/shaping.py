@@ -14,12 +14,22 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ...registry.suggest import did_you_mean, listing
 from .problems import Problems, shown
-from .schema import CriterionSection, Experiment, LossSection, MetricSection, ModelSection, PhaseSection, Ref, Weight
+from .schema import (
+    CriterionSection,
+    Experiment,
+    LossSection,
+    MetricSection,
+    ModelSection,
+    PhaseSection,
+    QuantizerSection,
+    Ref,
+    Weight,
+)
 
 KeyPath = tuple[str, ...]
 
 # Keys of these that are no fields are options of the component.
-INLINE = (Ref, LossSection, CriterionSection, MetricSection, ModelSection)
+INLINE = (Ref, LossSection, CriterionSection, MetricSection, ModelSection, QuantizerSection)
 NAMED = (LossSection, PhaseSection)  # `use` is the section's own name unless it says otherwise
 
 
@@ -75,7 +85,8 @@ def _shape_field(hint: Any, key: str, item: Any, path: KeyPath, problems: Proble
     if inner is Weight:
         return shape(Weight, item, path, problems) if isinstance(item, Mapping) else item
     if inner is not None:
-        return shape(inner, item, path, problems)
+        # Null where nothing is allowed takes away what a recipe says.
+        return None if item is None and type(None) in get_args(hint) else shape(inner, item, path, problems)
     entry = entries_of(hint)
     if key == "options":
         return {} if item is None else item

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...registry.errors import ConfigError, DataError
+from ..config.conversions import CAUSAL
 from ..config.schema import StepSection
 from .corpus import Corpus
 from .mixture import marginal, normalised
@@ -25,7 +26,7 @@ def earlier_text(previous: Sequence[StepSection], corpus: Corpus) -> dict[str, f
     """The domain shares of all earlier causal steps together, each counted by its rows; None if there are none."""
     shares: dict[str, float] = {}
     for step in previous:
-        if step.objective == "causal":
+        if step.objective in CAUSAL:
             for name, share in marginal(step.batches, text_domains(corpus)).items():
                 shares[name] = shares.get(name, 0.0) + share * step.steps * step.rows
     return normalised(shares) if shares else None

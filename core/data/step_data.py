@@ -73,7 +73,7 @@ def build_step_data(request: StepDataRequest) -> StepData:
     step = request.step
     if step.steps < 1 or step.rows < 1 or request.length < 2:
         raise ConfigError("A step needs steps >= 1, rows >= 1 and a sequence_length >= 2.")
-    build = {"causal": _causal, "contrast": _contrast, "sft": _sft, "dpo": _dpo}[step.objective]
+    build = {"causal": _causal, "contrast": _contrast, "distill": _causal, "dpo": _dpo, "sft": _sft}[step.objective]
     return build(request)
 
 
@@ -116,9 +116,11 @@ def _in_turn(members: Mapping[str, np.ndarray[Any, np.dtype[np.int64]]]) -> list
 def _causal(request: StepDataRequest) -> StepData:
     corpus, step = request.corpus, request.step
     if step.view != "text":
-        raise ConfigError(f"A causal step reads the view 'text', not {step.view!r}; set view: text.")
+        raise ConfigError(f"A {step.objective} step reads the view 'text', not {step.view!r}; set view: text.")
     if step.kinds:
-        raise ConfigError("A causal step reads all text, which has no kinds; remove kinds, or weigh batches.mixture.")
+        raise ConfigError(
+            f"A {step.objective} step reads all text, which has no kinds; remove kinds, or weigh batches.mixture."
+        )
     packed = packed_text(corpus, request.tokenizer, request.length, "train")
     notes: tuple[str, ...] = ()
     mixture = None

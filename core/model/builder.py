@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelContext:
-    """What is known when a model component is built; ``derived`` holds what the dial chose.
+    """What is known when a model component is built; ``derived`` holds what the dial chose. ``mixer`` None means
+    attention, ``quantizer`` None that no weights are quantized.
 
     Relative paths in a component's options start from ``base`` (the working directory if None).
     """
@@ -26,6 +27,8 @@ class ModelContext:
     vocab_size: int
     sequence_length: int
     base: Path | None = None
+    mixer: Ref | None = None
+    quantizer: Ref | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +57,9 @@ class Positions:
 class ModelBuilder(Protocol):
     """A model component: built as ``target(config, context=ModelContext(...))``.
 
-    It may also offer ``positions() -> Positions``; a context target that its model cannot reach is then refused when
-    the plan is made, otherwise when the step begins.
+    It may also offer ``upcycled(experts) -> ModelFacts``, the counts of the model once its dense form has got experts,
+    which a builder of dense models needs for a plan; and ``positions() -> Positions``; a context target that its model
+    cannot reach is then refused when the plan is made, otherwise when the step begins.
     """
 
     def facts(self) -> ModelFacts:

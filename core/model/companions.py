@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 FOLDER = "companions"
 FIELD = "phasegate_companions"  # in config.json: the names that must be there
 DIGEST = "phasegate_companions_digest"  # in config.json: SHA-256 of the index
-_CLASSES = {"anchor": ".anchors:Guard", "draft": ".draft:Draft", "probes": ".probes:Probes"}
+_CLASSES = {
+    "anchor": ".anchors:Guard",
+    "draft": ".draft:Draft",
+    "origin": ".origin:Origin",
+    "probes": ".probes:Probes",
+}
 _ATTRIBUTE = "_phasegate_companions"
 _IDLE = ".selection_bias"
 _INDEX = "index.json"

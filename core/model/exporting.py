@@ -17,13 +17,29 @@ from .guarded import GUARDED
 from .loading import load_model, save_model
 from .modeling import PhasegateMoeForCausalLM
 from .parameters import routers_of
+from .quantization import quantization_of
 from .router import RouterBase
 from .tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_OURS = frozenset({"architectures", "model_type", "norm_topk_prob", "router", "router_options", "transformers_version"})
+_OURS = frozenset(
+    {
+        "architectures",
+        "layer_types",
+        "mixer",
+        "mixer_layers",
+        "mixer_options",
+        "model_type",
+        "norm_topk_prob",
+        "router",
+        "router_options",
+        "shared_ffn",
+        "sparse_layers",
+        "transformers_version",
+    }
+)
 _BIAS = ".gate.selection_bias"
 
 
@@ -57,6 +73,7 @@ def export_model(
         raise StoreError(f"'{target}' already exists and is not an empty folder; export to a new one.")
     model = load_model(folder_in, registry)
     tokenizer = load_tokenizer(folder_in)
+    attach(model, "origin", None)  # for training alone, and as large as an expert
     dropped = drop_anchor and "anchor" in companions_of(model)
     if dropped:
         attach(model, "anchor", None)
@@ -89,7 +106,11 @@ def _portable(model: PreTrainedModel) -> tuple[PreTrainedModel, str | None, str]
     obstacle = None
     if any(bool(router.selection_bias.any()) for router in routers):
         obstacle = "its routers select with a bias, which no stock router has"
-    elif None in forms or len(forms) > 1:
+    elif quantization_of(model) is not None:
+        obstacle = "its experts are quantized in the forward pass, which no stock family does"
+    elif set(model.config.types) != {"full_attention"} or model.config.shared_ffn is not None:
+        obstacle = "its layers mix tokens or share FFNs as no Qwen3-MoE does"
+    elif len(forms) != 1 or None in forms:
         obstacle = f"no stock router computes what '{model.config.router}' with {model.config.router_options} computes"
     if obstacle is not None:
         return model, modeling_name(), f"kept its own model type, because {obstacle}"

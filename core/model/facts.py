@@ -17,10 +17,12 @@ _MATMUL_ROLES = ("attention", "experts", "ffn", "other", "router")
 def facts_of(config: Any, sequence_length: int) -> ModelFacts:
     """Count the model of a configuration.
 
-    *active* weighs the experts by k/E. Training FLOPs per token are ``6 M + 12 L h q T`` with M the active
-    matmul parameters (norms and the embedding lookup excluded; the head included, tied or not), L layers, h
-    heads of size q and T tokens of context: forward 2 per multiply-add, backward twice that (Kaplan 2020,
-    2001.08361), and attention over the full square, as counted by PaLM (Chowdhery 2022, 2204.02311, app. B).
+    *active* weighs the experts by k/E and counts an FFN that several layers share once for each. Training FLOPs per
+    token are ``6 M + 12 L h q T`` with M the active matmul parameters (norms and the embedding lookup excluded; the
+    head included, tied or not), L layers, h heads of size q and T tokens of context: forward 2 per multiply-add,
+    backward twice that (Kaplan 2020, 2001.08361), and attention over the full square, as counted by PaLM (Chowdhery
+    2022, 2204.02311, app. B), or over the window where a layer has one. What another mixer computes beyond its matrix
+    products is left out.
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
@@ -31,9 +33,14 @@ def facts_of(config: Any, sequence_length: int) -> ModelFacts:
         total[roles[name]] += parameter.numel()
         share = config.num_experts_per_tok / parameter.shape[0] if name in stacked else 1.0
         active[roles[name]] += round(parameter.numel() * share)
+    for source in getattr(config, "shared_ffn", None) or ():
+        if source is not None:
+            active["ffn"] += sum(parameter.numel() for parameter in model.get_decoder().layers[source].mlp.parameters())
     matmul = sum(active[role] for role in _MATMUL_ROLES) + config.vocab_size * config.hidden_size
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    attention = config.num_hidden_layers * config.num_attention_heads * head_dim * sequence_length
+    types = Counter(getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers)
+    windowed = types["sliding_attention"] * min(getattr(config, "sliding_window", None) or 0, sequence_length)
+    attention = config.num_attention_heads * head_dim * (types["full_attention"] * sequence_length + windowed)
     return ModelFacts(
         total=sum(total.values()),
         active=sum(active.values()),

@@ -16,6 +16,7 @@ from ...registry.errors import StoreError
 from . import modeling  # noqa: F401  registers phasegate_moe
 from .companions import load_companions, save_companions
 from .guarded import VARIANT, guarded_options, hide
+from .quantization import restore_quantizer
 from .tokenizer import stop_tokens
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def save_model(
 
 def load_model(folder: str | os.PathLike[str], registry: Any, **options: Any) -> PreTrainedModel:
     """Read a model with its companions from a local folder, bit for bit, in the dtype it was saved in unless
-    ``options`` of ``from_pretrained`` say otherwise.
+    ``options`` of ``from_pretrained`` say otherwise (a packed model has its own, and is for inference).
 
     ``registry`` resolves its router and its anchor. Raises ``StoreError`` when the folder holds no model, when a file
     is damaged, when weights are missing or left over (the library would fill those at random and only log it), or
@@ -66,8 +67,13 @@ def load_model(folder: str | os.PathLike[str], registry: Any, **options: Any) ->
         raise StoreError(
             f"'{path}' holds no model (no config.json); give the folder of a stage checkpoint or an export."
         )
+    from .packed import is_packed, load_packed
+
+    if is_packed(path):
+        return load_packed(path, registry)
     with using(registry):
         model = read_model(path, local_files_only=True, **(guarded_options(path) | options))
+        restore_quantizer(model, registry)  # a stock family's; the platform's own model has it by now
     load_companions(model, path, registry)
     return model
 

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
+from transformers.models.flex_olmo.modeling_flex_olmo import FlexOlmoTopKRouter
 from transformers.models.mixtral.modeling_mixtral import MixtralTopKRouter
 from transformers.models.olmoe.modeling_olmoe import OlmoeTopKRouter
+from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeTopKRouter
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeTopKRouter
 
 from ...registry.errors import ConfigError
@@ -16,14 +18,21 @@ from .router import RouterBase
 
 ROLES = ("attention", "embedding", "experts", "ffn", "head", "norm", "other", "probes", "router")
 
-_ROUTERS = (MixtralTopKRouter, OlmoeTopKRouter, Qwen3MoeTopKRouter, RouterBase)
+_ROUTERS = (
+    FlexOlmoTopKRouter,
+    MixtralTopKRouter,
+    OlmoeTopKRouter,
+    Qwen2MoeTopKRouter,
+    Qwen3MoeTopKRouter,
+    RouterBase,
+)
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)(?:\.|$)")
 
 
 def routers_of(model: nn.Module) -> list[tuple[str, int, nn.Module]]:
     """The routers of a model in layer order as (name, layer, module); empty for a dense model.
 
-    Knows ``RouterBase`` and the stock Mixtral, OLMoE and Qwen3-MoE routers, all of which return
+    Knows ``RouterBase`` and the stock routers of Mixtral, OLMoE, FlexOLMo, Qwen2-MoE and Qwen3-MoE, all of which return
     (logits (N, E), weights (N, k), index (N, k)) and have ``num_experts`` and ``top_k``.
     Raises ``ConfigError`` for an MoE model that has none of these.
     """
@@ -31,7 +40,8 @@ def routers_of(model: nn.Module) -> list[tuple[str, int, nn.Module]]:
     if not found and expert_parameters(model):
         raise ConfigError(
             f"{type(model).__name__} has experts but no router of a known class, so its routing cannot be recorded; "
-            "use the families mixtral, olmoe or qwen3_moe, or a router that inherits from RouterBase."
+            "use the families flex_olmo, mixtral, olmoe, qwen2_moe or qwen3_moe, or a router that inherits from "
+            "RouterBase."
         )
     return sorted(found, key=lambda router: router[1])
 

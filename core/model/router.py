@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -11,15 +11,36 @@ import torch
 from torch import nn
 from transformers import initialization as init
 
+from ...registry.errors import ConfigError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouterContext:
-    """Where a router component is built: sizes of the model and the layer it serves."""
+    """Where a router component is built: sizes of the model and the layer it serves.
+
+    ``first`` is the router of the model's first routed layer, for what layers share; None where this is the first.
+    """
 
     hidden_size: int
     num_experts: int
     top_k: int
     layer: int
+    first: RouterBase | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Takeover:
+    """What is known when a new router takes the place of an old one in a trained model.
+
+    ``hidden`` are hidden states that reach the router's layer, shape (N, H), fp32; ``old`` is the router that the layer
+    had; ``distances`` (E, E), fp32, say how much the weights of two experts differ, averaged over layers; ``seed`` is
+    for what is drawn.
+    """
+
+    hidden: torch.Tensor
+    old: nn.Module
+    distances: torch.Tensor
+    seed: int
 
 
 class RouterBase(nn.Module, ABC):
@@ -52,6 +73,29 @@ class RouterBase(nn.Module, ABC):
     def gate(self, probabilities: torch.Tensor) -> torch.Tensor:
         """The weights of the chosen experts from their probabilities, both shape (N, k), fp32."""
         return probabilities
+
+    def after_step(self, progress: float) -> None:
+        """Called after every optimiser step of training; ``progress`` is the share of the step that is done."""
+
+    def take_over(self, takeover: Takeover) -> Mapping[str, float]:
+        """Fill the parameters when the router replaces the one that a trained model had; what it reports is logged.
+
+        The default leaves the freshly initialised parameters as they are.
+        """
+        return {}
+
+    def extend_from(self, smaller: RouterBase, copies: int) -> None:
+        """Fill the parameters from the router of a model with ``copies`` times fewer experts: expert ``e`` became
+        ``copies * e`` to ``copies * e + copies - 1``. Raises ``ConfigError`` for a router that cannot."""
+        raise ConfigError(
+            f"{type(self).__name__} cannot be extended to more experts; grow the experts under another router, such as "
+            "linear."
+        )
+
+    def edges(self) -> torch.Tensor | None:
+        """Pairs of experts that are neighbours, shape (M, 2), int64, each pair once with the smaller first; None for a
+        router that knows no neighbours."""
+        return None
 
     def stock_normalisation(self) -> bool | None:
         """The ``norm_topk_prob`` with which a stock Qwen3-MoE router computes the same; None where none does."""

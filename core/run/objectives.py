@@ -1,10 +1,10 @@
-"""Which objective is carried out by what: training by a trainer, or fitting what travels with the model."""
+"""Which objective is carried out by what: a trainer, fitting what travels with the model, or making another model."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .step import StepOrder, StepResult, Workshop, train_step
 
@@ -18,15 +18,35 @@ FITTED: Mapping[str, str] = {
     "probes": ".probing:fit_probes",
 }
 
+#: The same, but returning ``(model, StepResult)``.
+CONVERTED: Mapping[str, str] = {
+    "grow": ".converting:grow_experts",
+    "reroute": ".converting:change_router",
+    "upcycle": ".converting:upcycle_model",
+}
+
 
 def carry_out(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> tuple[PreTrainedModel, StepResult]:
     """Carry out one step and return the model that comes out of it, companions attached, with the step's result."""
     if order.section.objective in FITTED:
-        module, _, name = FITTED[order.section.objective].partition(":")
-        fitted: StepResult = getattr(importlib.import_module(module, __package__), name)(shop, order, model)
+        fitted: StepResult = _function(FITTED[order.section.objective])(shop, order, model)
         return model, fitted
+    if order.section.objective in CONVERTED:
+        converted: tuple[PreTrainedModel, StepResult] = _function(CONVERTED[order.section.objective])(
+            shop, order, model
+        )
+        return converted
+    if order.section.fresh is not None:
+        from .fresh import fresh_model
+
+        model = fresh_model(shop, order.section.fresh)
     if order.section.context.rope != "keep":
         from ..model.rope import extend_context
 
         model = extend_context(model, order.section.context, order.section.sequence_length or shop.length)
     return model, train_step(shop, order, model)
+
+
+def _function(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module, __package__), name)

@@ -15,7 +15,7 @@ from ...registry.registry import Registry
 from ..config.complete import complete, phase_order
 from ..config.dial import Derived, derive
 from ..config.filling import explain
-from ..config.schema import Experiment, PhaseSection, StepSection
+from ..config.schema import Experiment, ModelSection, PhaseSection, StepSection
 from ..data.corpus import Corpus
 from .budget import Budget, budget_record, make_budget
 from .fingerprint import Recipe, content_digest, stage_recipe, to_plain, training_chain
@@ -92,6 +92,11 @@ def make_plan(loaded: Loaded, plugins: Plugins, store: Store) -> Plan:
         "options": with_content(experiment.model.options, loaded.base_folder),
         "derived": derive(experiment.size).values,
     }
+    # Left out where they say nothing, so that random streams of models without them stay as they were.
+    if experiment.model.mixer != ModelSection().mixer:
+        model["mixer"] = experiment.model.mixer
+    if experiment.model.quantizer is not None:
+        model["quantizer"] = experiment.model.quantizer
     tokenizer = with_content(to_plain(experiment.tokenizer), loaded.base_folder)
     earlier: tuple[StepSection, ...] = ()
     for name in phase_order(experiment):
@@ -134,7 +139,8 @@ def make_plan(loaded: Loaded, plugins: Plugins, store: Store) -> Plan:
             )
         )
         parent = recipe
-        earlier += tuple(section.steps.values())
+        for step in section.steps.values():
+            earlier = (step,) if step.fresh is not None else (*earlier, step)
     return Plan(
         experiment=experiment,
         stages=tuple(stages),
@@ -166,6 +172,8 @@ def model_builder(experiment: Experiment, registry: Registry, derived: Derived) 
             derived=derived.values,
             vocab_size=experiment.tokenizer.vocab_size,
             sequence_length=experiment.data.sequence_length,
+            mixer=experiment.model.mixer,
+            quantizer=experiment.model.quantizer,
         ),
     )
 
@@ -195,12 +203,18 @@ def budget_of(experiment: Experiment, machine: Machine, registry: Registry, deri
 def used_components(experiment: Experiment, phases: Iterable[PhaseSection], registry: Registry) -> dict[str, Entry]:
     """Return every component that these phases name, with the model, router and sources, by ``kind/dist:name``."""
     wanted = {("model", experiment.model.use), ("router", experiment.model.router.use)}
+    if experiment.model.mixer != ModelSection().mixer:
+        wanted.add(("mixer", experiment.model.mixer.use))
+    if experiment.model.quantizer is not None:
+        wanted.add(("quantizer", experiment.model.quantizer.use))
     wanted |= {("source", source.use) for source in experiment.data.sources.values()}
     for phase in phases:
         wanted.add(("phase", phase.use))
         wanted |= {("gate", criterion.use) for criterion in (*phase.entry.values(), *phase.gates.values())}
         wanted |= {("loss", loss.use) for step in phase.steps.values() for loss in step.losses.values()}
         wanted |= {("anchor", step.anchor.use) for step in phase.steps.values() if step.anchor is not None}
+        wanted |= {("router", step.router.use) for step in phase.steps.values() if step.router is not None}
+        wanted |= {("quantizer", step.quantizer.use) for step in phase.steps.values() if step.quantizer is not None}
     return {entry.key: entry for entry in (registry.get(kind, ref) for kind, ref in sorted(wanted))}
 
 

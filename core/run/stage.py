@@ -121,6 +121,7 @@ class StageRunner:
         results: dict[str, StepResult] = {}
         earlier = self.stage.earlier
         for name, section in attempt.steps.items():
+            earlier = earlier if section.fresh is None else ()  # a new model has learnt nothing yet
             folder = attempt.step_folder(name)
             finished = load_step(folder)
             self.tell("step", Beginning(attempt=attempt, step=name, finished=finished is not None))
@@ -133,6 +134,7 @@ class StageRunner:
                     identity=f"{self.stage.chain}/{attempt.number}",
                     folder=folder / "trainer",
                     bump=self.stage.section.bump,
+                    teacher=self._teacher,
                 )
                 model, finished = carry_out(self.shop, order, model)
                 if is_main():
@@ -144,6 +146,16 @@ class StageRunner:
             results[name] = finished
             earlier += (section,)
         return model, results
+
+    def _teacher(self, name: str) -> PreTrainedModel:
+        """The model that the phase started from, or an earlier stage, as a frozen model of its own."""
+        from ..model.loading import load_model
+
+        parents = self.parents
+        model = parents.parent() if name == "parent" else load_model(parents.named(name), self.shop.registry)
+        model.eval()
+        model.requires_grad_(False)
+        return model
 
     def _measure(
         self, attempt: Attempt, model: PreTrainedModel, results: Mapping[str, StepResult]

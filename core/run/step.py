@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...registry.errors import ConfigError
+from ...registry.options import parse
+from ..config.conversions import CAUSAL, DistillOptions
 from ..config.schema import BumpSection, Experiment, StepSection
 from .interrupt import Interruption
 from .seeds import derive, seed_everything
@@ -40,7 +43,8 @@ class Workshop:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOrder:
     """What one step is to do: ``earlier`` are the steps whose data may be replayed and whose validation loss is
-    watched; ``identity`` is what its random streams derive from; ``folder`` holds the trainer's checkpoints."""
+    watched; ``identity`` is what its random streams derive from; ``folder`` holds the trainer's checkpoints.
+    ``teacher`` gives an earlier stage by name, frozen, ``parent`` for what the phase started from."""
 
     phase: str
     name: str
@@ -49,6 +53,7 @@ class StepOrder:
     identity: str
     folder: Path
     bump: BumpSection
+    teacher: Callable[[str], PreTrainedModel] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,13 +92,14 @@ def train_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Step
             seed=derive(order.identity, order.name, "data"),
         )
     )
-    reference = frozen_copy(model) if section.objective == "dpo" else None
+    reference = frozen_copy(model) if section.objective == "dpo" else teacher_of(order)
     seed_everything(seed)
-    watch = bump_callback(shop, order, length)
+    watch, quantizing = bump_callback(shop, order, length), quantizer_callback(shop, order, model, length)
     callbacks = [
         *shop.callbacks(order.name, data.tokens / section.steps),
         StopCallback(shop.interruption.event),
         *watch,
+        *quantizing,
         *step_hook(shop, order),
     ]
     job = StepJob(
@@ -104,7 +110,7 @@ def train_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Step
         heldout=data.heldout,
         replay=data.replay,
         section=section,
-        losses=build_losses(shop, section, model),
+        losses=build_losses(shop, order, model),
         domains=shop.corpus.domains,
         seed=seed,
         folder=order.folder,
@@ -127,8 +133,9 @@ def train_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Step
     shop.interruption.check()
     seconds = time.perf_counter() - started
     bump = watch[0].result() if watch else None
+    reports = [row for callback in quantizing for row in callback.reports]
     return StepResult(
-        history=history,
+        history=tuple(sorted([*reports, *history], key=lambda row: row["step"])),
         tokens=data.tokens,
         seconds=seconds,
         bump=bump.as_dict() if bump is not None else None,
@@ -138,7 +145,7 @@ def train_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Step
 
 def bump_callback(shop: Workshop, order: StepOrder, length: int) -> list[Any]:
     """Return the callback that watches the validation loss of the earlier phases' text; none in a first phase."""
-    if not any(step.objective == "causal" for step in order.earlier):
+    if not any(step.objective in CAUSAL for step in order.earlier):
         return []
     from ..data.heldout import heldout_rows
     from ..training.bump import BumpCallback
@@ -156,8 +163,40 @@ def step_hook(shop: Workshop, order: StepOrder) -> list[Any]:
     return [StepHook(shop.plugins.hook, order.phase, order.name)]
 
 
-def build_losses(shop: Workshop, section: StepSection, model: PreTrainedModel) -> tuple[WeightedLoss, ...]:
-    """Return the loss components of a step, built for this model."""
+def teacher_of(order: StepOrder) -> PreTrainedModel | None:
+    """Return the frozen model that a distill step learns from; None in other steps."""
+    if order.section.objective != "distill":
+        return None
+    options: DistillOptions = parse(DistillOptions, order.section.options, f"phases.{order.phase}.steps.{order.name}")
+    assert order.teacher is not None
+    return order.teacher(options.teacher)
+
+
+def quantizer_callback(shop: Workshop, order: StepOrder, model: PreTrainedModel, length: int) -> list[Any]:
+    """Put the step's quantizer on the model and return what brings it on by and by; nothing for a step without one, and
+    for a model whose experts all are quantized by then, as in the extension of a phase."""
+    section = order.section.quantizer
+    from ..model.quantization import quantization_of, quantize_experts
+
+    if section is None or quantization_of(model) is not None:
+        return []
+    from ..data.heldout import heldout_rows
+    from ..training.bump import batches_of
+    from ..training.quantizing import QuantizerCallback, QuantizerSchedule
+
+    quantizer = shop.registry.build("quantizer", section.use, section.options)
+    use = shop.registry.get("quantizer", section.use).ref
+    quantization = quantize_experts(model, use, section.options, quantizer)
+    schedule = QuantizerSchedule(
+        events=section.events, shares=section.shares, order=section.order, freeze=section.freeze
+    )
+    rows = heldout_rows(shop.corpus, shop.tokenizer, length, order.bump.rows)
+    return [QuantizerCallback(quantization, schedule, batches_of(rows))]
+
+
+def build_losses(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> tuple[WeightedLoss, ...]:
+    """Return the loss components of a step, built for this model; ``ConfigError`` for a model without routers."""
+    section = order.section
     if not section.losses:
         return ()
     from ..model.parameters import routers_of
@@ -165,6 +204,12 @@ def build_losses(shop: Workshop, section: StepSection, model: PreTrainedModel) -
     from .processes import world_size
 
     routers = routers_of(model)
+    if not routers:
+        raise ConfigError(
+            f"phases.{order.phase}.steps.{order.name}.losses ({', '.join(section.losses)}) look at experts, which the "
+            "model does not have by then; remove them, or put an upcycle step before it."
+        )
+    teacher = order.teacher
     first: Any = routers[0][2]
     setup = LossSetup(
         model=model,
@@ -174,6 +219,7 @@ def build_losses(shop: Workshop, section: StepSection, model: PreTrainedModel) -
         layers=len(routers),
         world_size=world_size(),
         accumulate=section.accumulate,
+        parent=None if teacher is None else lambda: teacher("parent"),
     )
     return tuple(
         WeightedLoss(

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...registry.options import parse
+from ..config.conversions import CONVERSIONS
 from ..config.dial import derive
 from ..config.objectives import DraftOptions, ProbeOptions
 from ..config.schema import Experiment, StepSection
 
 #: Objectives that fit something to a model without training a network: they have neither steps nor a rate.
-WITHOUT_STEPS = ("anchor", "probes")
+WITHOUT_STEPS = ("anchor", "probes", *CONVERSIONS)
 
 #: FLOPs of one training token in a row of so many tokens.
 PerToken = Callable[[int], float]

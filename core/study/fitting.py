@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..config.conversions import CAUSAL
 from ..config.schema import CriterionSection, Experiment, PhaseSection, StepSection
 
 _SPOKEN = ("sft", "contrast")
@@ -48,7 +49,7 @@ def _replay(
     key: str, step: StepSection, earlier: Sequence[StepSection], dialogue: Callable[[str], bool]
 ) -> list[Change]:
     replay = step.replay
-    text = any(one.objective == "causal" for one in earlier)
+    text = any(one.objective in CAUSAL for one in earlier)
     spoken = any(
         one.objective in _SPOKEN and dialogue(one.view) and (not replay.views or one.view in replay.views)
         for one in earlier

@@ -79,5 +79,18 @@ def row_domains(batch: Mapping[str, Any]) -> torch.Tensor:
     return result
 
 
+def following(batch: Mapping[str, Any]) -> torch.Tensor:
+    """Whether each token continues the text of the one before it in its row, shape (B * T,), bool: not at the beginning
+    of a row or of a packed document (``position_ids`` begin anew), and not at padding."""
+    ids, positions, mask = batch["input_ids"], batch.get("position_ids"), batch.get("attention_mask")
+    follows = torch.ones(ids.shape, dtype=torch.bool, device=ids.device)
+    follows[:, 0] = False
+    if positions is not None:
+        follows[:, 1:] &= positions[:, 1:] == positions[:, :-1] + 1
+    if mask is not None:
+        follows[:, 1:] &= mask[:, 1:].bool() & mask[:, :-1].bool()
+    return follows.flatten()
+
+
 def _count(batch: Mapping[str, Any], domains: int) -> torch.Tensor:
     return tokens_by_domain(row_domains(batch), batch.get("attention_mask"), batch["input_ids"].shape[1], domains)

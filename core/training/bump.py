@@ -76,12 +76,7 @@ class BumpCallback(TrainerCallback):
         self._interval = max(1, round(every * steps))
         self._tolerance = tolerance
         self._offset = offset
-        collate = causal_batch if "position_ids" in rows.column_names else ChatCollator(pad)
-        plain = rows.with_format("numpy")
-        starts = range(0, len(plain), batch_size)
-        self._batches = [
-            collate([plain[i] for i in range(start, min(start + batch_size, len(plain)))]) for start in starts
-        ]
+        self._batches = batches_of(rows, pad=pad, batch_size=batch_size)
 
     @property
     def last(self) -> float | None:
@@ -111,6 +106,14 @@ class BumpCallback(TrainerCallback):
 
     def _measure(self, step: int, model: nn.Module) -> None:
         self.series.append((step, language_loss(model, self._batches)))
+
+
+def batches_of(rows: Dataset, *, pad: int = 0, batch_size: int = 32) -> list[dict[str, torch.Tensor]]:
+    """Rows as batches of tensors, in their order: packed text, or chats, which ``pad`` pads."""
+    collate = causal_batch if "position_ids" in rows.column_names else ChatCollator(pad)
+    plain = rows.with_format("numpy")
+    starts = range(0, len(plain), batch_size)
+    return [collate([plain[i] for i in range(start, min(start + batch_size, len(plain)))]) for start in starts]
 
 
 @torch.no_grad()

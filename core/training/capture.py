@@ -19,7 +19,8 @@ from .terms import RouterRecord
 class Recording:
     """The router outputs of one forward, by router position."""
 
-    outputs: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    # logits, weights, index, hidden states
+    outputs: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
 
 class RouterCapture:
@@ -40,7 +41,7 @@ class RouterCapture:
         ]
 
     def _hook(self, position: int) -> Callable[..., None]:
-        def record(_module: nn.Module, _args: Any, output: Any) -> None:
+        def record(_module: nn.Module, args: Any, output: Any) -> None:
             active = self._active
             if active is None or not torch.is_grad_enabled():
                 return
@@ -49,7 +50,8 @@ class RouterCapture:
                     f"router '{self.routers[position][0]}' ran twice in one forward, which routing terms cannot tell "
                     "apart; give every layer a router of its own"
                 )
-            active.outputs[position] = (output[0], output[1], output[2])
+            hidden = args[0].reshape(-1, args[0].shape[-1])
+            active.outputs[position] = (output[0], output[1], output[2], hidden)
 
         return record
 
@@ -69,9 +71,18 @@ class RouterCapture:
         merged = []
         for position, (name, layer, module) in enumerate(self.routers):
             parts = [recording.outputs[position] for recording in recordings]
-            logits, weights, index = parts[0] if len(parts) == 1 else (torch.cat(p) for p in zip(*parts, strict=True))
+            joined = parts[0] if len(parts) == 1 else tuple(torch.cat(part) for part in zip(*parts, strict=True))
+            logits, weights, index, hidden = joined
             merged.append(
-                RouterRecord(name=name, layer=layer, module=module, logits=logits, weights=weights, index=index)
+                RouterRecord(
+                    name=name,
+                    layer=layer,
+                    module=module,
+                    logits=logits,
+                    weights=weights,
+                    index=index,
+                    hidden=hidden,
+                )
             )
         return merged
 

@@ -40,6 +40,15 @@ class Resumable(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
+@runtime_checkable
+class WithTensors(Protocol):
+    """A resumable callback that also has tensors to save and restore."""
+
+    def tensors(self) -> Mapping[str, torch.Tensor]: ...
+
+    def load_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None: ...
+
+
 def latest_complete(folder: Path) -> Path | None:
     """The last complete checkpoint in a job's folder, or None; a folder without its marker is never trusted."""
     found = [
@@ -119,6 +128,12 @@ class PluginState(TrainerCallback):
             for name, loss in self._losses.items()
             for key, value in loss.state_dict().items()
         }
+        tensors |= {
+            f"{name}/{key}": value.cpu().contiguous()
+            for name, callback in self._callbacks.items()
+            if isinstance(callback, WithTensors)
+            for key, value in callback.tensors().items()
+        }
         save_file(tensors, folder / _TENSORS)
         state = {name: dict(callback.state_dict()) for name, callback in self._callbacks.items()}
         (folder / _STATE).write_text(json.dumps({"format": FORMAT, "step": step, "callbacks": state}, sort_keys=True))
@@ -144,7 +159,7 @@ class PluginState(TrainerCallback):
                 f"{sorted(self._callbacks)}; start the step anew"
             )
         tensors = load_file(folder / _TENSORS)
-        strangers = {name.partition("/")[0] for name in tensors} - set(self._losses)
+        strangers = {name.partition("/")[0] for name in tensors} - set(self._losses) - set(self._callbacks)
         if strangers:
             raise StoreError(
                 f"the checkpoint {folder} holds the loss {min(strangers)!r}, which this step does not have; "
@@ -155,6 +170,9 @@ class PluginState(TrainerCallback):
             loss.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         for name, callback in self._callbacks.items():
             callback.load_state_dict(state["callbacks"][name])
+            if isinstance(callback, WithTensors):
+                prefix = f"{name}/"
+                callback.load_tensors({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         return int(state["step"])
 
 

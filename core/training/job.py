@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...registry.errors import ConfigError, DataError
+from ..config.conversions import CAUSAL
 from ..config.schema import Objective, StepSection
 from .accounting import Replay
 from .memory import keep_freed_memory
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
 class StepJob:
     """One optimisation: ``train`` holds exactly ``section.steps * section.rows`` rows in their final order.
 
-    ``objective`` is one that has a trainer: causal, sft, dpo, contrast or draft. ``section.rows`` is the number of rows
-    per optimiser step over all processes and micro-batches. ``replay`` goes beside all but causal steps; ``reference``
-    is for dpo (None: a frozen copy of ``model`` as it is) and, as the teacher, for draft. ``folder`` takes the
-    trainer's checkpoints, one every ``save_steps``. ``length`` bounds tokenised dpo rows. A causal step needs no
-    ``tokenizer``.
+    ``objective`` is one that has a trainer: causal, sft, dpo, contrast, draft or distill. ``section.rows`` is the
+    number of rows per optimiser step over all processes and micro-batches. ``replay`` goes beside all but causal steps;
+    ``reference`` is for dpo (None: a frozen copy of ``model`` as it is) and, as the teacher, for draft and distill.
+    ``folder`` takes the trainer's checkpoints, one every ``save_steps``. ``length`` bounds tokenised dpo rows. A causal
+    step needs no ``tokenizer``.
     """
 
     objective: Objective
@@ -84,8 +85,10 @@ def build_trainer(job: StepJob) -> Trainer:
             f"the loss '{term.name}' compares what should be said with what should not, which a {job.objective} step "
             "does not know; use it in a contrast step"
         )
-    if job.replay is not None and job.objective == "causal":
-        raise ConfigError("a causal step replays through its own rows (replay.share), not through replay.rows")
+    if job.replay is not None and job.objective in CAUSAL:
+        raise ConfigError(
+            f"a {job.objective} step replays through its own rows (replay.share), not through replay.rows"
+        )
     import torch
     from transformers.utils import logging
 
@@ -104,7 +107,7 @@ def build_trainer(job: StepJob) -> Trainer:
         from .contrast import build_contrast
 
         return build_contrast(job)
-    if job.objective == "draft":
+    if job.objective in {"distill", "draft"}:
         from .distillation import build_distillation
 
         return build_distillation(job)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, TrainerCallback
 
 from ...registry.errors import PhasegateError
-from .accounting import MicroBatch, account, row_domains
+from ..model.router import RouterBase
+from .accounting import MicroBatch, account, following, row_domains
 from .capture import Recording, RouterCapture
 from .checkpoint import PluginState, check_weights, no_missing_key_warnings
 from .freezing import freeze, parameter_groups
@@ -27,6 +29,16 @@ from .window import sum_over_processes
 
 if TYPE_CHECKING:
     from .job import StepJob
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Seen:
+    """What the routers saw in the forwards of a micro-batch, one entry each: the task's, and that of replayed rows."""
+
+    recordings: list[Recording]
+    masks: list[torch.Tensor | None]  # shape: (B, T)
+    domains: list[torch.Tensor]  # shape: (B * T,)
+    orders: list[torch.Tensor | None]  # shape: (B * T,)
 
 
 class DivergedError(PhasegateError):
@@ -136,6 +148,7 @@ class PhaseTrainerMixin:
         """The task loss of the trainer plus, in training, weighted terms and replay."""
         domain = row_domains(inputs)
         inputs.pop("domain", None)
+        order = following(inputs) if self.job.losses else None
         if not model.training or not torch.is_grad_enabled():
             return super().compute_loss(  # type: ignore[misc]
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
@@ -144,7 +157,7 @@ class PhaseTrainerMixin:
         self.row_counts = micro.rows
         shape = inputs["input_ids"].shape
         recordings: list[Recording] = []
-        domains, masks = [], []
+        domains, masks, orders = [], [], []
         with self.capture.recording() as recording:
             result = super().compute_loss(  # type: ignore[misc]
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
@@ -153,6 +166,7 @@ class PhaseTrainerMixin:
             recordings.append(recording)
             domains.append(domain.repeat_interleave(shape[1]))
             masks.append(mask)
+            orders.append(order)
         task, outputs = result if return_outputs else (result, None)
         replayed = None
         if micro.replay is not None:
@@ -162,22 +176,19 @@ class PhaseTrainerMixin:
             length = micro.replay["input_ids"].shape[1]
             domains.append(row_domains(micro.replay).repeat_interleave(length))
             masks.append(micro.replay.get("attention_mask"))
+            orders.append(following(micro.replay) if self.job.losses else None)
         # The trainer divides by accumulation steps after us unless the task loss is already normalised, and data
         # parallelism averages over processes: both are undone for what is normalised over the whole step.
         steps = 1 if self._already_scaled(num_items_in_batch) else self.current_gradient_accumulation_steps
-        extra, values = self._extra(recordings, masks, domains, micro, replayed)
+        seen = Seen(recordings=recordings, masks=masks, domains=domains, orders=orders)
+        extra, values = self._extra(seen, micro, replayed)
         self._note(torch.stack([task.detach() / steps, *(self.args.world_size * value for value in values)]))
         loss = task if extra is None else task + (steps * self.args.world_size) * extra.to(task.device)
         self.last_loss = loss.detach()
         return (loss, outputs) if return_outputs else loss
 
     def _extra(
-        self,
-        recordings: list[Recording],
-        masks: list[torch.Tensor | None],
-        domains: list[torch.Tensor],
-        micro: MicroBatch,
-        replayed: torch.Tensor | None,
+        self, seen: Seen, micro: MicroBatch, replayed: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
         """This micro-batch's part of the step's weighted terms and replay, and the parts to log, in log order."""
         job, extra, values = self.job, None, []
@@ -185,39 +196,35 @@ class PhaseTrainerMixin:
             extra = job.section.replay.weight * replayed
         if job.replay is not None:
             values.append(micro.tokens.own.new_zeros(()) if replayed is None else replayed.detach())
-        context = self._context(recordings, masks, domains, micro)
+        context = self._context(seen, micro)
         for term in job.losses:
             if context.routing is None and not term.over_pairs:
                 # A model without routers does not log such a term; a micro-batch without replayed rows adds nothing.
-                values += [micro.tokens.own.new_zeros(())] * (2 if self.capture.routers else 0)
+                values += [micro.tokens.own.new_zeros(())] * (2 + len(term.facts) if self.capture.routers else 0)
                 continue
-            value = term.loss(context)
+            value, told = term.loss(context), term.told()
             if not term.over_pairs:
                 assert context.routing is not None
                 value = value * context.routing.fraction
+                told = [fact * context.routing.fraction for fact in told]
             weighted = weight_at(term.weight, context.progress) * value
             extra = weighted if extra is None else extra + weighted
-            values += [value.detach(), weighted.detach()]
+            values += [value.detach(), weighted.detach(), *told]
         return extra, values
 
-    def _context(
-        self,
-        recordings: list[Recording],
-        masks: list[torch.Tensor | None],
-        domains: list[torch.Tensor],
-        micro: MicroBatch,
-    ) -> LossContext:
+    def _context(self, seen: Seen, micro: MicroBatch) -> LossContext:
         """What the terms see of this micro-batch; without routers, or without a forward that they were to see, there
         are no records and no routing."""
-        routing, records = None, []
+        routing, records, follows = None, [], None
         mask = where = torch.zeros(0, dtype=torch.int64, device=micro.tokens.own.device)
-        if self.capture.routers and recordings:
+        if self.capture.routers and seen.recordings:
             everywhere = [
                 torch.ones_like(place, dtype=torch.bool) if valid is None else valid.flatten().bool()
-                for valid, place in zip(masks, domains, strict=True)
+                for valid, place in zip(seen.masks, seen.domains, strict=True)
             ]
-            records, mask, where = self.capture.records(*recordings), _joined(everywhere), _joined(domains)
-            padded = any(valid is not None for valid in masks)
+            records, mask, where = self.capture.records(*seen.recordings), _joined(everywhere), _joined(seen.domains)
+            padded = any(valid is not None for valid in seen.masks)
+            follows = _joined([order for order in seen.orders if order is not None]) if self.job.losses else None
             routing = route(records, mask if padded else None, where, len(self.job.domains), micro.tokens)
             self.statistics.add(routing)
         return LossContext(
@@ -230,6 +237,7 @@ class PhaseTrainerMixin:
             progress=self._progress(),
             routing=routing,
             pairs=self.pairs,
+            follows=follows,
         )
 
     def _replay_loss(self, model: nn.Module, micro: MicroBatch) -> torch.Tensor:
@@ -256,6 +264,7 @@ class PhaseTrainerMixin:
         for term in self.job.losses:
             if self.capture.routers or term.over_pairs:
                 names += [f"loss/{term.name}", f"loss/{term.name}/weighted"]
+                names += [f"loss/{term.name}/{fact}" for fact in term.facts]
         return names
 
     def _note(self, values: torch.Tensor) -> None:
@@ -326,14 +335,19 @@ class PhaseTrainerMixin:
 
 
 class _AfterStep(TrainerCallback):
-    """Ends the optimiser step for every loss term."""
+    """Ends the optimiser step for every loss term, and for every router that trains."""
 
     def __init__(self, job: StepJob) -> None:
         self._losses = [term.loss for term in job.losses]
+        # The owner of shared parameters is among them, whatever its own parameters do.
+        self._routers = [module for module in job.model.modules() if isinstance(module, RouterBase)]
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
+    def on_step_end(self, _args: Any, state: Any, *_: Any, **__: Any) -> None:
         for loss in self._losses:
             loss.after_step()
+        for router in self._routers:
+            if any(parameter.requires_grad for parameter in router.parameters()):
+                router.after_step(state.global_step / max(1, state.max_steps))
 
 
 def _joined(parts: list[torch.Tensor]) -> torch.Tensor:

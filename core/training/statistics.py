@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from ...evals.routing import gini
 from .routing import RoutedTokens
 
 Array = NDArray[np.float64]
@@ -114,6 +115,7 @@ class RouterStatistics:
             "router/load_min": load.min(),
             "router/load_max": load.max(),
             "router/dead": dead_experts(counts),
+            "router/gini": gini(load).mean(),
             "router/token_entropy": vector[size:].sum() / max(1.0, tokens),
         }
         present = known.sum((0, 2)) > 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,6 +25,7 @@ class RouterRecord:
     logits: torch.Tensor  # shape: (N, E)
     weights: torch.Tensor  # shape: (N, k)
     index: torch.Tensor  # shape: (N, k), int64
+    hidden: torch.Tensor | None = None  # shape: (N, H), what the router read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,11 +43,12 @@ class LossContext:
     progress: float  # share of the step's optimiser steps done, in [0, 1]
     routing: RoutedTokens | None = None  # the records stacked once for all terms; read it through ``routed(ctx)``
     pairs: Pairs | None = None
+    follows: torch.Tensor | None = None  # shape: (N,), bool; whether a token comes after the one before it in its text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossSetup:
-    """What is known when a loss component is built."""
+    """What is known when a loss component is built. ``parent`` gives the model that the phase started from, frozen."""
 
     model: nn.Module
     domains: tuple[str, ...]
@@ -55,6 +57,7 @@ class LossSetup:
     layers: int
     world_size: int
     accumulate: int
+    parent: Callable[[], nn.Module] | None = None
 
 
 class Loss(Protocol):
@@ -65,7 +68,8 @@ class Loss(Protocol):
     and gives this micro-batch's part of a mean over the rows of the optimiser step (see ``Pairs.mean_over``), which is
     added up as it is. ``after_step`` runs after each optimiser step.
     ``state_dict`` is saved with the trainer checkpoint and restored before training resumes (tensors by name), which
-    is what keeps a resume exact.
+    is what keeps a resume exact. A class may name further numbers to log in ``facts``; after each call ``told`` then
+    holds them in that order, as detached scalars that are means over the same tokens as the value.
     """
 
     def __call__(self, ctx: LossContext) -> torch.Tensor: ...
@@ -85,6 +89,15 @@ class WeightedLoss:
     loss: Loss
     weight: Weight | float
     options: Mapping[str, Any]
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """Names of further numbers that the term tells of itself."""
+        return tuple(getattr(self.loss, "facts", ()))
+
+    def told(self) -> list[torch.Tensor]:
+        """Those numbers as of the last call, in that order."""
+        return list(getattr(self.loss, "told", ())) if self.facts else []
 
     @property
     def over_pairs(self) -> bool:

@@ -17,6 +17,7 @@ from ...evals.routing import (
     dead_experts,
     domain_shares,
     entropy,
+    gini,
     load_shares,
     mutual_information,
     top_share,
@@ -28,7 +29,17 @@ from .texts import heldout_texts
 if TYPE_CHECKING:
     from ...evals.recording import Routers
 
-_METRICS = ("load_min", "load_max", "load_mean_min", "load_mean_max", "entropy_mean", "mutual_information", "dead")
+_METRICS = (
+    "load_min",
+    "load_max",
+    "load_mean_min",
+    "load_mean_max",
+    "gini",
+    "gini_max",
+    "entropy_mean",
+    "mutual_information",
+    "dead",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +62,8 @@ class RoutingGate:
     separator behind it, without padding.
 
     Metrics: ``load_min``, ``load_max`` (share of slots, over all layers and experts), ``load_mean_min``,
-    ``load_mean_max`` (of shares averaged over layers), ``entropy/<domain>`` and ``top2/<domain>`` (averages over
+    ``load_mean_max`` (of shares averaged over layers), ``gini`` and ``gini_max`` (Gini coefficient of a layer's load,
+    the mean and the worst over layers; 0 is uniform), ``entropy/<domain>`` and ``top2/<domain>`` (averages over
     layers; entropy in nats, ln 9 = 2.197 is uniform over nine experts), ``entropy_mean`` (over domains),
     ``mutual_information`` (expert and domain, nats) and ``dead`` (experts with less than a hundredth of uniform
     load). Intervals are normal with the bootstrap's standard error over documents (Efron 1979), since nothing
@@ -119,6 +131,8 @@ def _measurements(
         "load_max": lambda s: load_shares(s, weights).max(axis=(-2, -1)),
         "load_mean_min": lambda s: load_shares(s, weights).mean(axis=-2).min(axis=-1),
         "load_mean_max": lambda s: load_shares(s, weights).mean(axis=-2).max(axis=-1),
+        "gini": lambda s: gini(load_shares(s, weights)).mean(axis=-1),
+        "gini_max": lambda s: gini(load_shares(s, weights)).max(axis=-1),
         "entropy_mean": lambda s: entropy(s).mean(axis=(-2, -1)),
         "mutual_information": lambda s: mutual_information(s, weights).mean(axis=-1),
     }

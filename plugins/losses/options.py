@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,21 @@ class BalanceConfig:
     """``window``: optimiser steps that the load looks back on; below 16 it may miss batch types (SPEC 2B.3)."""
 
     window: Annotated[float, Field(ge=1.0)] = 16.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiversityConfig:
+    """Which pairs of experts are kept apart, and from where their directions are seen.
+
+    ``pairs``: all, or only those that are no neighbours by the router. ``centre``: what the experts were cloned from
+    (``clone``, known after an upcycling) or their mean. ``sketch``: into how many numbers an expert's weights are
+    hashed; 0 compares the weights themselves. ``seed`` is that of the hashes.
+    """
+
+    pairs: Literal["all", "non-neighbours"] = "all"
+    centre: Literal["clone", "mean"] = "clone"
+    sketch: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +62,39 @@ class DomainHelpfulnessConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertDeltaConfig:
+    """``mode``: ``positions`` moves frozen experts that differ little towards each other, ``weights`` makes neighbours
+    alike that are trained."""
+
+    mode: Literal["positions", "weights"] = "positions"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldConfig:
+    """``anchor``: weight of the part that keeps experts near the positions they began with."""
+
+    anchor: Annotated[float, Field(ge=0.0)] = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HarmAvoidanceConfig:
     """``kinds``: those that are to be refused; ``unlikelihood``: weight of the part that makes what should not be said
     unlikely."""
 
     kinds: tuple[str, ...] = ("harmful",)
     unlikelihood: Annotated[float, Field(ge=0.0)] = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImitationConfig:
+    """No options: whom to imitate is the model that the phase starts from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadVarianceConfig:
+    """``window``: optimiser steps that the load looks back on; below 16 it may miss batch types (SPEC 2B.3)."""
+
+    window: Annotated[float, Field(ge=1.0)] = 16.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,4 +118,9 @@ class OverRefusalConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouterZConfig:
+    """No options."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmoothConfig:
     """No options."""

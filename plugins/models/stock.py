@@ -1,4 +1,4 @@
-"""Stock MoE families of transformers, random from a configuration or read from a checkpoint."""
+"""Stock families of transformers, MoE or dense, random from a configuration or read from a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,9 +15,19 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 # How each family spells the sizes that are spelled differently.
+_DENSE: dict[str, str | None] = {
+    "moe_intermediate_size": "intermediate_size",
+    "num_experts": None,
+    "num_experts_per_tok": None,
+}
 _SPELLING: dict[str, dict[str, str | None]] = {
+    "llama": _DENSE,
+    "mistral": _DENSE,
     "mixtral": {"moe_intermediate_size": "intermediate_size", "num_experts": "num_local_experts"},
+    "olmo2": {**_DENSE, "head_dim": None},
     "olmoe": {"moe_intermediate_size": "intermediate_size", "head_dim": None},
+    "qwen2": {**_DENSE, "head_dim": None},
+    "qwen3": _DENSE,
     "qwen3_moe": {},
 }
 _DERIVED = (
@@ -38,19 +48,20 @@ class StockConfig:
 
     ``path`` is a local folder or a hub id (``revision`` pins it); None gives random weights, sized by ``size`` and
     ``overrides``. ``overrides`` are fields of the family's own configuration. ``family`` may be left out with a path.
+    A dense family becomes an MoE in an ``upcycle`` step.
     """
 
-    family: Literal["mixtral", "olmoe", "qwen3_moe"] | None = None
+    family: Literal["llama", "mistral", "mixtral", "olmo2", "olmoe", "qwen2", "qwen3", "qwen3_moe"] | None = None
     path: str | None = None
     revision: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
 class StockBuilder:
-    """Builds a Mixtral, OLMoE or Qwen3-MoE model, unchanged but for its auxiliary loss, which is always off.
+    """Builds a model of a stock family, unchanged but for its auxiliary loss, which is always off, and for a quantizer.
 
     Raises ``ConfigError`` for a field the family does not have, a checkpoint of another family or none, a tokenizer
-    with more tokens than the checkpoint has embeddings, and a router component (a stock family has its own).
+    with more tokens than the checkpoint has embeddings, and a router or mixer component (a stock family has its own).
     """
 
     def __init__(self, config: StockConfig, *, context: ModelContext) -> None:
@@ -61,14 +72,20 @@ class StockBuilder:
                 f"The stock model keeps its family's own router, so model.router '{context.router.use}' would be "
                 "ignored; remove it, or set model.use to moe."
             )
+        if context.mixer is not None and context.mixer.use.rpartition(":")[2] != "attention":
+            raise ConfigError(
+                f"The stock model keeps its family's own attention, so model.mixer '{context.mixer.use}' would be "
+                "ignored; remove it, or set model.use to moe."
+            )
         self.config, self.context = config, context
 
     def configuration(self) -> PretrainedConfig:
         """The family's configuration in transformers, overrides applied, auxiliary loss off."""
         path = self.config.path
         configuration = self._random() if path is None else self._published(self._location(path))
-        configuration.router_aux_loss_coef = 0.0
-        configuration.output_router_logits = False
+        if hasattr(configuration, "router_aux_loss_coef"):
+            configuration.router_aux_loss_coef = 0.0
+            configuration.output_router_logits = False
         return configuration
 
     def facts(self) -> ModelFacts:
@@ -76,6 +93,17 @@ class StockBuilder:
         from ...core.model.facts import facts_of
 
         return facts_of(self.configuration(), self.context.sequence_length)
+
+    def upcycled(self, experts: int | None = None) -> ModelFacts:
+        """The same of the MoE that an upcycling makes of a dense family."""
+        from ...core.model.facts import facts_of
+        from ...core.model.upcycling import SIBLINGS, sibling_config
+
+        configuration, derived = self.configuration(), self.context.derived
+        if configuration.model_type in SIBLINGS:
+            number = experts or int(derived["num_experts"])
+            configuration = sibling_config(configuration, number, int(derived["num_experts_per_tok"]))
+        return facts_of(configuration, self.context.sequence_length)
 
     def positions(self) -> Positions:
         """How many positions the model has before any step stretches its context, as its configuration says."""
@@ -98,10 +126,22 @@ class StockBuilder:
         configuration, path = self.configuration(), self.config.path
         with seeded(seed):
             if path is None:
-                return AutoModelForCausalLM.from_config(configuration, dtype=torch.float32)
-            return read_model(
-                self._location(path), config=configuration, dtype=torch.float32, revision=self.config.revision
-            )
+                model = AutoModelForCausalLM.from_config(configuration, dtype=torch.float32)
+            else:
+                model = read_model(
+                    self._location(path), config=configuration, dtype=torch.float32, revision=self.config.revision
+                )
+        self._quantize(model)
+        return model
+
+    def _quantize(self, model: PreTrainedModel) -> None:
+        ref, registry = self.context.quantizer, self.context.registry
+        if ref is None:
+            return
+        from ...core.model.quantization import quantize_experts
+
+        quantizer = registry.build("quantizer", ref.use, ref.options)
+        quantize_experts(model, registry.get("quantizer", ref.use).ref, ref.options, quantizer)
 
     def _random(self) -> PretrainedConfig:
         from transformers import CONFIG_MAPPING

@@ -82,6 +82,6 @@ def test_a_dense_model_has_no_routers_and_no_experts() -> None:
 
 
 def test_an_moe_with_an_unknown_router_is_an_error() -> None:
-    model = tiny("qwen2_moe", moe_intermediate_size=8, shared_expert_intermediate_size=8, num_experts=4)
-    with pytest.raises(ConfigError, match=r"Qwen2MoeForCausalLM.*mixtral, olmoe or qwen3_moe"):
+    model = tiny("glm4_moe", moe_intermediate_size=8, n_routed_experts=4, first_k_dense_replace=0)
+    with pytest.raises(ConfigError, match=r"Glm4MoeForCausalLM.*flex_olmo, mixtral, olmoe, qwen2_moe or qwen3_moe"):
         routers_of(model)

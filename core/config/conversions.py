@@ -1,0 +1,149 @@
+"""Options of the steps that make another model of a model, of distillation, and of quantizers that come by and by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ...registry.errors import ConfigError
+from .problems import Problems
+from .schema import Experiment, StepSection
+
+KeyPath = tuple[str, ...]
+
+Positive = Annotated[float, Field(gt=0.0)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistillOptions:
+    """A model learns from a frozen ``teacher`` beside the text: an earlier stage, or the one that the phase starts from
+    (``parent``). The loss is (1 - ``share``) cross-entropy + ``share`` temperature^2 KL, ``forward`` from the teacher
+    to the student (Hinton 2015, 1503.02531) or ``reverse`` (Gu 2023, 2306.08543)."""
+
+    teacher: str = "parent"
+    share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    temperature: Positive = 1.0
+    direction: Literal["forward", "reverse"] = "forward"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpcycleOptions:
+    """Experts cloned from the FFN of a dense model, then told apart.
+
+    ``experts`` and ``top_k`` are those of the experiment's model if not given. ``breaker`` re-initialises the share
+    ``strength`` of every expert's units (``drop``, 0.5 if not given), adds noise of that many standard deviations
+    (``noise``, 0.01), or does nothing. ``strength`` is halved until perplexity on ``rows`` held-out rows rises by no
+    more than ``drift``.
+    """
+
+    experts: Annotated[int, Field(ge=1)] | None = None
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    breaker: Literal["drop", "noise", "none"] = "drop"
+    strength: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    drift: Positive = 0.05
+    rows: Annotated[int, Field(ge=1)] = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrowOptions:
+    """Every expert becomes ``copies``; all but the first of them are told apart as in ``UpcycleOptions``. ``top_k`` is
+    how many experts a token passes afterwards, as many as before if not given."""
+
+    copies: Annotated[int, Field(ge=2)] = 2
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    breaker: Literal["drop", "noise", "none"] = "noise"
+    strength: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    drift: Positive = 0.05
+    rows: Annotated[int, Field(ge=1)] = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerouteOptions:
+    """``rows`` of training text whose hidden states the new router is fitted to."""
+
+    rows: Annotated[int, Field(ge=1)] = 32
+
+
+#: Steps that make another model of the one before, without training it.
+CONVERSIONS: Mapping[str, type] = {"grow": GrowOptions, "reroute": RerouteOptions, "upcycle": UpcycleOptions}
+
+#: Objectives that read rows of text as they are packed.
+CAUSAL = ("causal", "distill")
+
+#: The strength of a breaker that none is given for: Nakamura 2025, 2502.19261, and a hundredth of the weights' spread.
+STRENGTH: Mapping[str, float] = {"drop": 0.5, "noise": 0.01, "none": 0.0}
+
+
+def check_schedule(events: Sequence[float], shares: Sequence[float], label: str) -> None:
+    """Raise ``ConfigError`` unless the events rise from 0 or later, and the shares to all of the weights.
+
+    The last event comes before the end, so that some of the step trains with all weights quantized; the original has
+    it on the last step.
+    """
+    if len(events) != len(shares) or not events:
+        raise ConfigError(
+            f"{label}: {len(events)} events and {len(shares)} shares do not belong together; give one share of the "
+            "weights for every event."
+        )
+    if list(events) != sorted(set(events)) or not events[0] >= 0 or not events[-1] < 1:
+        raise ConfigError(
+            f"{label}.events are {list(events)}, but must rise from 0 or later to less than 1, as shares of the step; "
+            "shift them, so that its last part trains with all weights quantized."
+        )
+    if list(shares) != sorted(set(shares)) or not shares[0] > 0:
+        raise ConfigError(f"{label}.shares are {list(shares)}, but each must be more than the one before.")
+    if shares[-1] != 1:
+        raise ConfigError(
+            f"{label}.shares end at {shares[-1]:g}, so that the weights are never all quantized; let the last share be "
+            "1."
+        )
+
+
+def check_conversions(experiment: Experiment, problems: Problems) -> None:
+    """Note keys of conversions, quantizers and fresh models that could have no effect, and steps that come too
+    early."""
+    dense = experiment.model.options.get("start") == "dense"
+    starts_dense = dense
+    for name, phase in experiment.phases.items():
+        for step, section in phase.steps.items():
+            path = ("phases", name, "steps", step)
+            label = ".".join(path)
+            dense = starts_dense if section.fresh is not None else dense
+            _keys(section, path, problems)
+            if section.objective == "upcycle" and not dense and experiment.model.use.rpartition(":")[2] == "moe":
+                text = (
+                    f"{label} upcycles a dense model, but it has experts by then; set model.start: dense, or remove it."
+                )
+                problems.add((*path, "objective"), text)
+            if section.objective in {"grow", "reroute"} and dense:
+                text = f"{label}: a {section.objective} step needs a model with experts; put an upcycle step before it."
+                problems.add((*path, "objective"), text)
+            if section.quantizer is not None and dense:
+                text = f"{label}.quantizer needs a model with experts; put an upcycle step before it."
+                problems.add((*path, "quantizer"), text)
+            dense = dense and section.objective != "upcycle"
+
+
+def _keys(section: StepSection, path: KeyPath, problems: Problems) -> None:
+    label, objective = ".".join(path), section.objective
+    article = "an" if objective[0] in "aou" else "a"
+    if objective == "reroute" and section.router is None:
+        problems.add(path, f"{label} puts another router in place but names none; set router, such as torus.")
+    if objective != "reroute" and section.router is not None:
+        text = f"{label}.router has no effect in {article} {objective} step; set objective: reroute, or remove it."
+        problems.add((*path, "router"), text)
+    if section.fresh is not None and objective not in CAUSAL:
+        text = f"{label}.fresh begins with a new model, which only a causal step can train; remove it."
+        problems.add((*path, "fresh"), text)
+    if section.quantizer is None:
+        return
+    if objective in CONVERSIONS or objective in {"anchor", "draft", "probes"}:
+        text = f"{label}.quantizer has no effect in {article} {objective} step, which trains no expert; remove it."
+        problems.add((*path, "quantizer"), text)
+    try:
+        check_schedule(section.quantizer.events, section.quantizer.shares, f"{label}.quantizer")
+    except ConfigError as error:
+        problems.add((*path, "quantizer"), str(error))
