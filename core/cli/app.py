@@ -50,7 +50,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
     "report": Subcommand(
         help="Write one page on a run or a study: the answer first, the evidence after.", module="report"
     ),
-    "export": Subcommand(help="Write a trained stage for use with plain transformers, or packed.", module="export"),
+    "export": Subcommand(help="Write a trained stage for plain transformers, or packed.", module="export"),
     "deltas": Subcommand(help="Write what leads from each expert to its neighbours, as files.", module="deltas"),
 }
 

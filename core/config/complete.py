@@ -12,6 +12,7 @@ from ...registry.errors import ConfigError, PhasegateError
 from .checks import check_combinations
 from .components import check_reference, check_references, providers_of
 from .context import check_context
+from .conversions import check_routers
 from .curriculum import check_comparisons, check_new_steps, check_requirements, ordered
 from .filling import Filled, fill
 from .layers import merge, settle
@@ -152,6 +153,7 @@ def _check_model(
     try:
         builder = registry.build("model", experiment.model.use, experiment.model.options, context=context)
         check_context(experiment, builder.positions() if hasattr(builder, "positions") else None, problems)
+        check_routers(experiment, registry, int(filled.values["num_experts"]), problems)
     except PhasegateError as error:
         text = str(error)
         named = next((key for key in experiment.model.options if f".{key} " in text or f" {key} " in text), None)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from ...registry.errors import ConfigError
+from ...registry.errors import ConfigError, PhasegateError
 from .problems import Problems
-from .schema import Experiment, StepSection
+from .schema import Experiment, Ref, StepSection
+
+if TYPE_CHECKING:
+    from ...registry.registry import Registry
 
 KeyPath = tuple[str, ...]
 
@@ -125,6 +128,32 @@ def check_conversions(experiment: Experiment, problems: Problems) -> None:
                 text = f"{label}.quantizer needs a model with experts; put an upcycle step before it."
                 problems.add((*path, "quantizer"), text)
             dense = dense and section.objective != "upcycle"
+
+
+def check_routers(experiment: Experiment, registry: Registry, experts: int, problems: Problems) -> None:
+    """Let every router whose options know how many experts they fit (``check``) say so, for as many as the model has by
+    then; ``experts`` are those of the experiment's model."""
+
+    def check(path: KeyPath, ref: Ref) -> None:
+        try:
+            config = registry.config("router", ref.use, ref.options)
+            if hasattr(config, "check"):
+                config.check(experts)
+        except PhasegateError as error:
+            problems.add(path, f"{'.'.join(path)}: {error}")
+
+    router = experiment.model.router
+    for name, phase in experiment.phases.items():
+        for step, section in phase.steps.items():
+            path = ("phases", name, "steps", step)
+            if section.objective == "upcycle":
+                experts = section.options.get("experts") or experts
+            elif section.objective == "grow":
+                experts *= int(section.options.get("copies", GrowOptions().copies))
+                check((*path, "options"), router)
+            elif section.objective == "reroute" and section.router is not None:
+                router = section.router
+                check((*path, "router"), router)
 
 
 def _keys(section: StepSection, path: KeyPath, problems: Problems) -> None:

@@ -29,6 +29,12 @@ class Attempt:
         """Return where a step keeps its trainer checkpoints, its model and its record."""
         return self.folder / name
 
+    def last_folder(self, name: str) -> Path:
+        """Return the same of the latest attempt up to this one that carried the step out."""
+        numbers = range(self.number, -1, -1)
+        folders = [self.folder.with_name(f"attempt-{number}") / name for number in numbers]
+        return next((folder for folder in folders if folder.is_dir()), self.step_folder(name))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beginning:
@@ -46,15 +52,24 @@ def first_attempt(section: PhaseSection, work: Path) -> Attempt:
 
 def next_attempt(section: PhaseSection, last: Attempt, action: Action, work: Path) -> Attempt:
     """Return what follows an ``extend`` (more steps from where it ended) or a ``rollback`` (all steps again from the
-    parent), both at half the learning rate of the attempt before."""
+    parent), both at half the learning rate of the attempt before.
+
+    An extension goes on with the model there is: it begins with the last step that made a new one, which now does not,
+    and what was trained before that to compare with stays as it is.
+    """
     share = section.policy.extend_by if action == "extend" else 1.0
+    names = list(section.steps)
+    fresh = [place for place, name in enumerate(names) if section.steps[name].fresh is not None]
+    if action == "extend" and fresh:
+        names = names[fresh[-1] :]
     steps = {
         name: replace(
             last.steps[name],
             steps=max(1, round(section.steps[name].steps * share)),
             learning_rate=last.steps[name].learning_rate / 2,
+            fresh=None if action == "extend" else section.steps[name].fresh,
         )
-        for name in section.steps
+        for name in names
     }
     number = last.number + 1
     return Attempt(number=number, kind=action, steps=steps, folder=work / f"attempt-{number}")

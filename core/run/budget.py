@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ...registry.components import PhaseSpec
 from ..config.schema import Experiment, PhaseSection
 from .hardware import Machine
-from .published import PUBLISHED, PUBLISHED_SHARES, PUBLISHED_TOKENS, Published
-from .work import PerToken, work_of
+from .published import CLAIMS, PUBLISHED, Claim, Published, claims_record, published_record
+from .work import work_of
+
+#: FLOPs of one training token of a phase's step, by the names of both, in a row of so many tokens.
+StepToken = Callable[[str, str, int], float]
 
 #: What drives the cost of a phase that does not say so itself, by what its steps do; the first that applies.
 DRIVERS: Mapping[str, str] = {
@@ -27,7 +31,7 @@ ALWAYS_UNCOUNTED = ("gates", "validation after a transition", "extensions of a p
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseBudget:
     """One phase: tokens and their share of all, the driver of its cost, FLOPs, hours on the machine, US dollars, and
-    the paper's row where the paper has this phase."""
+    the first paper's row where that paper has this phase."""
 
     phase: str
     tokens: int
@@ -42,11 +46,13 @@ class PhaseBudget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """The budget of an experiment on a machine; ``uncounted`` lists in words what the figures leave out."""
+    """The budget of an experiment on a machine; ``uncounted`` lists in words what the figures leave out, ``claims`` is
+    the compute table of the second paper where the experiment has a phase of it."""
 
     machine: Machine
     phases: Mapping[str, PhaseBudget]
     uncounted: tuple[str, ...]
+    claims: tuple[Claim, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -60,17 +66,17 @@ class Budget:
 
     @property
     def missing(self) -> tuple[Published, ...]:
-        """Return the paper's rows of phases that the experiment does not have."""
+        """Return the first paper's rows of phases that the experiment does not have, if it has one of that paper."""
         had = {phase.published.phase for phase in self.phases.values() if phase.published is not None}
-        return tuple(row for row in PUBLISHED if row.phase not in had)
+        return tuple(row for row in PUBLISHED if row.phase not in had) if had else ()
 
 
 def make_budget(
-    experiment: Experiment, machine: Machine, specs: Mapping[str, PhaseSpec], per_token: PerToken
+    experiment: Experiment, machine: Machine, specs: Mapping[str, PhaseSpec], per_token: StepToken
 ) -> Budget:
     """Return the budget of a complete experiment on a machine; ``specs`` are its phases' components by phase name."""
     work = {
-        name: [work_of(step, experiment, per_token) for step in section.steps.values()]
+        name: [work_of(step, experiment, partial(per_token, name, key)) for key, step in section.steps.items()]
         for name, section in experiment.phases.items()
     }
     total = sum(part.tokens for parts in work.values() for part in parts)
@@ -91,7 +97,13 @@ def make_budget(
             published=published.get(specs[name].name),
         )
     said = dict.fromkeys(part.uncounted for parts in work.values() for part in parts if part.uncounted)
-    return Budget(machine=machine, phases=phases, uncounted=(*said, *ALWAYS_UNCOUNTED))
+    claimed = {spec.name for spec in specs.values()} & {claim.phase for claim in CLAIMS}
+    return Budget(
+        machine=machine,
+        phases=phases,
+        uncounted=(*said, *ALWAYS_UNCOUNTED),
+        claims=CLAIMS if claimed else (),
+    )
 
 
 def driver_of(section: PhaseSection) -> str:
@@ -106,6 +118,11 @@ def driver_of(section: PhaseSection) -> str:
 def budget_record(budget: Budget) -> dict[str, Any]:
     """Return the budget as JSON data."""
     machine = budget.machine
+    papers: dict[str, Any] = {}
+    if any(phase.published for phase in budget.phases.values()):
+        papers["paper"] = published_record()
+    if budget.claims:
+        papers["claims"] = claims_record(budget.claims)
     return {
         "hardware": {
             "device": machine.device.name,
@@ -136,18 +153,5 @@ def budget_record(budget: Budget) -> dict[str, Any]:
         "hours": machine.hours(budget.flops),
         "cost": machine.cost(budget.flops),
         "not_counted": list(budget.uncounted),
-        "paper": {
-            "phases": [
-                {
-                    "phase": row.phase,
-                    "tokens": row.tokens,
-                    "share": row.share,
-                    "share_as_printed": round(row.printed / 100, 6),
-                    "cost_driver": row.driver,
-                }
-                for row in PUBLISHED
-            ],
-            "tokens": PUBLISHED_TOKENS,
-            "shares_as_printed_sum_to": round(PUBLISHED_SHARES / 100, 6),
-        },
+        **papers,
     }

@@ -45,11 +45,11 @@ def commit(
         from ..model.changes import weight_changes
 
         last = trained.last
-        names = list(last.steps)
+        names = list(stage.section.steps)
         with bench.store.draft(work) as draft:
             shutil.copytree(last.step_folder(names[-1]) / "model", draft.checkpoint, dirs_exist_ok=True)
             for name in names[:-1]:
-                shutil.copytree(last.step_folder(name) / "model", draft.folder / "steps" / name)
+                shutil.copytree(last.last_folder(name) / "model", draft.folder / "steps" / name)
             shutil.copytree(last.folder / "evidence", draft.evidence, dirs_exist_ok=True)
             if (work.folder / "entry").exists():
                 shutil.copytree(work.folder / "entry", draft.evidence / "entry")

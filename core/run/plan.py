@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +16,11 @@ from ..config.dial import Derived, derive
 from ..config.filling import explain
 from ..config.schema import Experiment, ModelSection, PhaseSection, StepSection
 from ..data.corpus import Corpus
+from ..model.builder import ModelContext, ModelFacts
 from .budget import Budget, budget_record, make_budget
 from .fingerprint import Recipe, content_digest, stage_recipe, to_plain, training_chain
 from .hardware import Machine, machine_of
+from .sizes import Sizes
 from .work import WITHOUT_STEPS
 
 if TYPE_CHECKING:
@@ -48,14 +49,15 @@ class StagePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A complete plan; ``memory`` is an estimate in bytes of one process's peak in training."""
+    """A complete plan; ``sizes`` are counts of the model at the end of each phase, ``memory`` is an estimate of one
+    process's peak in training, in bytes."""
 
     experiment: Experiment
     stages: tuple[StagePlan, ...]
     components: Mapping[str, Entry]
     provenance: Mapping[str, Any]
     derived: Derived
-    facts: Any
+    sizes: Mapping[str, ModelFacts]
     memory: int
     budget: Budget
     corpus: Corpus
@@ -68,6 +70,11 @@ class Plan:
         """Return the training tokens of all phases."""
         return sum(stage.tokens for stage in self.stages)
 
+    @property
+    def facts(self) -> ModelFacts:
+        """Return the counts of the model that the last phase ends with."""
+        return self.sizes[self.stages[-1].name]
+
 
 def make_plan(loaded: Loaded, plugins: Plugins, store: Store) -> Plan:
     """Resolve every component, count parameters, tokens, FLOPs and memory, and look into the store.
@@ -79,8 +86,8 @@ def make_plan(loaded: Loaded, plugins: Plugins, store: Store) -> Plan:
     machine = machine_for(loaded, experiment)
     derived = explain(experiment)
     corpus = Corpus.load(experiment.data, registry, loaded.base_folder)
-    facts = model_builder(experiment, registry, derived).facts()
-    budget = budget_of(experiment, machine, registry, derived)
+    sizes = Sizes(experiment, lambda one: model_builder(one, registry, explain(one)))
+    budget = budget_of(experiment, machine, registry, sizes)
     used = used_components(experiment, experiment.phases.values(), registry)
     provenance = plugins.provenance(used.values())
     stages: list[StagePlan] = []
@@ -147,8 +154,8 @@ def make_plan(loaded: Loaded, plugins: Plugins, store: Store) -> Plan:
         components=used,
         provenance=provenance,
         derived=derived,
-        facts=facts,
-        memory=memory_of(facts, experiment),
+        sizes=sizes.by_phase(),
+        memory=memory_of(sizes.largest(), experiment),
         budget=budget,
         corpus=corpus,
         registry=registry,
@@ -159,8 +166,6 @@ def make_plan(loaded: Loaded, plugins: Plugins, store: Store) -> Plan:
 
 def model_builder(experiment: Experiment, registry: Registry, derived: Derived) -> Any:
     """Return the experiment's model builder; it allocates nothing until asked to build."""
-    from ..model.builder import ModelContext
-
     assert experiment.tokenizer.vocab_size is not None and experiment.data.sequence_length is not None
     return registry.build(
         "model",
@@ -186,18 +191,11 @@ def machine_for(loaded: Loaded, experiment: Experiment) -> Machine:
         raise ConfigError(f"{loaded.locate('hardware.device')}: {error}") from error
 
 
-def budget_of(experiment: Experiment, machine: Machine, registry: Registry, derived: Derived) -> Budget:
-    """Return the experiment's budget; what a token costs is counted once for each length of rows."""
-
-    @cache
-    def per_token(length: int) -> float:
-        data = replace(experiment.data, sequence_length=length)
-        flops: float = model_builder(replace(experiment, data=data), registry, derived).facts().flops_per_token
-        return flops
-
+def budget_of(experiment: Experiment, machine: Machine, registry: Registry, sizes: Sizes) -> Budget:
+    """Return the experiment's budget; a token costs what it costs in the model that its step trains."""
     specs = {name: registry.get("phase", section.use).component for name, section in experiment.phases.items()}
     phases = {name: spec for name, spec in specs.items() if isinstance(spec, PhaseSpec)}
-    return make_budget(experiment, machine, phases, per_token)
+    return make_budget(experiment, machine, phases, sizes.per_token)
 
 
 def used_components(experiment: Experiment, phases: Iterable[PhaseSection], registry: Registry) -> dict[str, Entry]:
@@ -232,8 +230,8 @@ def with_content(options: Mapping[str, Any], base: Path) -> dict[str, Any]:
     return dict(options)
 
 
-def memory_of(facts: Any, experiment: Experiment) -> int:
-    """Estimate one process's peak in training, in bytes.
+def memory_of(facts: ModelFacts, experiment: Experiment) -> int:
+    """Estimate one process's peak in training, in bytes; ``facts`` are those of the largest model.
 
     Weights, gradients and two Adam moments in fp32 are 16 bytes a parameter; activations of one micro-batch are
     ``34 s b h`` bytes a layer in half precision (Korthikanti 2022, 2205.05198), twice that in fp32, without the
@@ -254,7 +252,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
     """Return the plan as JSON data for the run folder."""
     return {
         "experiment": plan.experiment.name,
-        "parameters": {"total": plan.facts.total, "active": plan.facts.active, "by_role": dict(plan.facts.by_role)},
+        "parameters": _parameters(plan.facts),
         "flops_per_token": plan.facts.flops_per_token,
         "memory_bytes": plan.memory,
         "tokens": plan.tokens,
@@ -262,6 +260,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "stages": [
             {
                 "phase": stage.name,
+                "parameters": _parameters(plan.sizes[stage.name]),
                 "fingerprint": stage.recipe.digest,
                 "tokens": stage.tokens,
                 "flops": stage.flops,
@@ -270,3 +269,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
             for stage in plan.stages
         ],
     }
+
+
+def _parameters(facts: ModelFacts) -> dict[str, Any]:
+    return {"total": facts.total, "active": facts.active, "by_role": dict(facts.by_role)}

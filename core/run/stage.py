@@ -203,7 +203,7 @@ class StageRunner:
         from ..model.loading import load_model
 
         if attempt is not None and name.startswith("./"):
-            folder = attempt.step_folder(name[2:]) / "model"
+            folder = attempt.last_folder(name[2:]) / "model"
             return Baseline(load=lambda: load_model(folder, self.shop.registry))
         if name == "parent":
             return Baseline(load=self.parents.parent, evidence=self.parents.parent_evidence)

@@ -1,13 +1,14 @@
 """What a step of a phase costs to compute, by arithmetic: training tokens, FLOPs of training and of inference.
 
 A training token costs three forward passes, ``6 N`` FLOPs and the attention of its row, of which a forward pass alone
-is a third (Kaplan 2020, 2001.08361; Chowdhery 2022, 2204.02311, appendix B). Frozen parameters save nothing here:
-the figures are upper bounds.
+is a third (Kaplan 2020, 2001.08361; Chowdhery 2022, 2204.02311, appendix B). Where all that multiplies is frozen but
+the routers, gradients pass through weights without one of their own: two forward passes, ``4 N``. Freezing less saves
+nothing here, and all rows count as full: the figures are upper bounds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ...registry.options import parse
@@ -18,6 +19,16 @@ from ..config.schema import Experiment, StepSection
 
 #: Objectives that fit something to a model without training a network: they have neither steps nor a rate.
 WITHOUT_STEPS = ("anchor", "probes", *CONVERSIONS)
+
+#: What of a conversion is not counted.
+UNCOUNTED: Mapping[str, str] = {
+    "grow": "held-out rows that growth is checked on",
+    "reroute": "fitting of a new router",
+    "upcycle": "held-out rows that an upcycling is checked on",
+}
+
+#: Roles of matrix products besides the router's. The head is taken to be frozen where all of these are.
+_MULTIPLIED = frozenset({"attention", "experts", "ffn"})
 
 #: FLOPs of one training token in a row of so many tokens.
 PerToken = Callable[[int], float]
@@ -38,9 +49,12 @@ def work_of(step: StepSection, experiment: Experiment, per_token: PerToken) -> W
     """Return the work of a step at full rows, replayed rows included; a pair counts twice, and a step that trains no
     weights has no tokens.
 
-    DPO adds a forward pass of its pairs through the reference, activation checkpointing one of everything; a draft
-    learns from the target's forward pass. Answers that a model gives itself are one forward pass per new token.
+    DPO adds a forward pass of its pairs through the reference, distillation one of its rows through the teacher, taken
+    to be as large as the model; activation checkpointing adds one of everything. A draft learns from the target's
+    forward pass. Answers that a model gives itself are one forward pass per new token.
     """
+    if step.objective in CONVERSIONS:
+        return Work(tokens=0, training=0.0, uncounted=UNCOUNTED[step.objective])
     length, replayed_length = _lengths(step, experiment)
     forward = per_token(length) / 3
     if step.objective == "anchor":
@@ -56,8 +70,9 @@ def work_of(step: StepSection, experiment: Experiment, per_token: PerToken) -> W
         draft = parse(DraftOptions, step.options, "draft")
         training = own * (forward + _draft_flops(draft, experiment))
         return Work(tokens=own, training=training, inference=draft.samples * draft.sample_tokens * forward)
-    training = own * 3 * forward + replayed * per_token(replayed_length)
-    if step.objective == "dpo":
+    passes = 2 if set(step.freeze) >= _MULTIPLIED else 3
+    training = own * passes * forward + replayed * per_token(replayed_length) * (passes / 3)
+    if step.objective in {"distill", "dpo"}:
         training += own * forward
     if step.activation_checkpointing:
         training += own * forward + replayed * per_token(replayed_length) / 3

@@ -43,6 +43,7 @@ class ExpertDelta:
         self.told: list[torch.Tensor] = []
         if config.mode == "positions":
             self._routers = once(need_positions(setup, "expert-delta"))
+            self._sites = [router.edges() for router in self._routers]  # positions move, sites do not
         else:
             self._edges = neighbours(setup, "expert-delta")
         self._mode = config.mode
@@ -52,7 +53,7 @@ class ExpertDelta:
 
     def _of_positions(self) -> torch.Tensor:
         values, densities = [], []
-        for router in self._routers:
+        for router, sites in zip(self._routers, self._sites, strict=True):
             positions = router.positions.float()  # shape: (E, 3)
             if self._differences is None:
                 self._differences = _differences(self._model)
@@ -62,7 +63,7 @@ class ExpertDelta:
             # A softmax over pairs is K / sum K, and cannot underflow to 0 / 0 where all experts are far apart.
             closeness = (squared / (-2 * _spacing(router.grid) ** 2)).softmax(0)
             values.append(closeness @ differences[one, other])
-            edges = router.edges().to(positions.device)
+            edges = sites.to(positions.device)
             densities.append(differences[edges[:, 0], edges[:, 1]].mean())
         self.told = [torch.stack(densities).mean()]
         return torch.stack(values).mean()

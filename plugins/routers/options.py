@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from .grids import check_grid
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearRouterConfig:
@@ -40,7 +42,7 @@ class TorusRouterConfig:
 
     ``jitter`` is the standard deviation of the first positions about the lattice. ``placement`` decides which expert
     sits where when the router takes over from another one: ``anneal`` makes experts that differ little neighbours,
-    ``embed`` does so by scaling their distances to three dimensions (quicker, and worse), ``lattice`` keeps their
+    ``embed`` does so by scaling their distances to three dimensions (quicker, mostly worse), ``lattice`` keeps their
     order.
     """
 
@@ -59,6 +61,11 @@ class TorusRouterConfig:
                 f"final_temperature {self.final_temperature} is above temperature {self.temperature}, but the "
                 "temperature of a torus router only falls; lower one or raise the other"
             )
+
+    def check(self, num_experts: int) -> None:
+        """Raise ``ConfigError`` for a grid that does not have one cell for each expert."""
+        if self.grid is not None:
+            check_grid(self.grid, num_experts)
 
     def parameters(self, *, hidden_size: int, num_experts: int, layers: int) -> int:
         """Parameters of the routers of all layers together: maps to the torus, and positions of the experts."""

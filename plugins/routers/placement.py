@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from sklearn.manifold import smacof
 
-from .geometry import Grid, distance, faces, lattice
+from .geometry import distance, faces, lattice
+from .grids import Grid
 
 Distances = NDArray[np.floating]
 Sites = NDArray[np.int64]
@@ -34,9 +35,9 @@ def edge_cost(distances: Distances, sites: Sites, grid: Grid) -> float:
 def anneal(distances: Distances, grid: Grid, seed: int, swaps: int | None = None) -> Sites:
     """Place experts by simulated annealing (Kirkpatrick 1983) of pairwise swaps, which minimises ``edge_cost``.
 
-    It optimises the cost that counts, and so beats every embedding (SPEC 2A.8). ``swaps`` is how many are tried; None
-    means 150 times the square of the number of experts. The temperature falls geometrically; over the range where
-    layouts form, for hotter is random and colder only improves locally.
+    It works on the cost that counts, which an embedding only stands in for (SPEC 2A.8: 0.73 against 0.81). ``swaps`` is
+    how many are tried; None means 150 times the square of the number of experts. The temperature falls geometrically,
+    over the range where layouts form: hotter is random, and colder only improves locally.
     """
     experts = len(distances)
     if experts < 3:
@@ -112,9 +113,8 @@ def _relax(points: torch.Tensor, distances: torch.Tensor, free: torch.Tensor, gr
     optimizer = torch.optim.Adam([moved], lr=_RATE)
     for step in range(_STEPS):
         optimizer.param_groups[0]["lr"] = _RATE * (1 + math.cos(math.pi * step / _STEPS)) / 2
-        optimizer.zero_grad()
-        ((distance(moved[rows], moved[columns]) - target).square().sum()).backward()
-        assert moved.grad is not None
-        moved.grad *= free
+        stress = (distance(moved[rows], moved[columns]) - target).square().sum()
+        (slope,) = torch.autograd.grad(stress, moved)
+        moved.grad = slope * free
         optimizer.step()
     return moved.detach()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 import torch
@@ -14,7 +14,8 @@ from transformers import initialization as init
 
 from ...core.model.router import RouterBase, RouterContext, Takeover
 from ...registry.errors import ConfigError
-from .geometry import Grid, check_grid, faces, grid_of, into_cell, lattice, sites_of, wrap
+from .geometry import faces, into_cell, lattice, sites_of
+from .grids import Grid, check_grid, grid_of
 from .linear import check_growth, weigh
 from .options import TorusRouterConfig
 from .placement import anneal, edge_cost, embed
@@ -68,13 +69,16 @@ class TorusRouter(RouterBase):
 
     def coordinates(self, hidden: torch.Tensor) -> torch.Tensor:
         """Where hidden states lie on the torus: (N, H) -> (N, 3), fp32, in [0, 1); the modulus has gradient 1."""
-        return into_cell(self._project(hidden)).t()
+        with _full_precision(hidden):
+            return into_cell(nn.functional.linear(hidden.float(), self.weight.float(), self.bias.float()))
 
     def scores(self, hidden: torch.Tensor) -> torch.Tensor:
-        # Distances wrap around by themselves: the modulus would change nothing. Layers may lie on several devices.
-        positions = self.positions.to(hidden.device, torch.float32)
-        logits = _Logits.apply(self._project(hidden), positions, self.temperature)
-        return logits.to(hidden.dtype)  # type: ignore[no-any-return]
+        positions = self.positions.to(hidden.device, torch.float32)  # layers that share them may lie on other devices
+        with _full_precision(hidden):
+            logits: torch.Tensor = _Logits.apply(  # type: ignore[no-untyped-call]
+                hidden.float(), self.weight.float(), self.bias.float(), positions, self.temperature
+            )
+        return logits.to(hidden.dtype)
 
     def gate(self, probabilities: torch.Tensor) -> torch.Tensor:
         return weigh(self.config.gate, probabilities)
@@ -179,13 +183,6 @@ class TorusRouter(RouterBase):
         pairs = expert[faces(self.grid).to(expert.device)].sort(dim=-1).values
         return pairs[(pairs[:, 0] * self.num_experts + pairs[:, 1]).argsort()]
 
-    def _project(self, hidden: torch.Tensor) -> torch.Tensor:
-        # shape: (N, H) -> (3, N). In fp32 also under autocast: bf16 would round points to a 256th of the torus.
-        device = hidden.device.type
-        full = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
-        with full:
-            return torch.addmm(self.bias.float()[:, None], self.weight.float(), hidden.float().t())
-
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         # As for the selection bias: a cast of the model rounds neither the temperature nor where experts began.
         kept = {name: self._buffers[name] for name in ("home", "temperature") if name in self._buffers}
@@ -198,27 +195,49 @@ class TorusRouter(RouterBase):
 
 
 class _Logits(torch.autograd.Function):
-    """-d_T(z_n, z_i)^2 / T from points (3, N), positions (E, 3) and T (): (N, E).
+    """-d_T(W u + b, z_i)^2 / T from states u (N, H), W (3, H), b (3,), positions z_i (E, 3) and T (): (N, E).
 
-    The gradient to z is -2 wrap(z - z_i) / T, and to z_i its negative; the temperature has none. In closed form only
-    the differences are kept, and not the steps that made them.
+    The gradient to z = W u + b is -2 wrap(z - z_i) / T, and to z_i its negative; the temperature has none. Distances
+    wrap around by themselves, so no modulus is taken. In closed form only the differences are kept, and not the steps
+    that made them, and every gradient comes in rows, as whoever adds it up reads it.
     """
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, points: torch.Tensor, positions: torch.Tensor, temperature: torch.Tensor
+        ctx: FunctionCtx,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        positions: torch.Tensor,
+        temperature: torch.Tensor,
     ) -> torch.Tensor:
+        points = torch.addmm(bias[:, None], weight, hidden.t())  # shape: (3, N)
         # shape: (3, E, N), tokens last: with E or 3 last, loops would be as short as that.
-        delta = wrap(points[:, None] - positions.t()[:, :, None])
-        ctx.save_for_backward(delta, temperature)
+        delta = points[:, None] - positions.t()[:, :, None]
+        delta -= delta.round()
+        ctx.save_for_backward(hidden, weight, delta, temperature)
         return (delta * delta).sum(0).div_(-temperature).t().contiguous()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
-        delta, temperature = ctx.saved_tensors
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        hidden, weight, delta, temperature = ctx.saved_tensors
         pull = delta * gradient.t().contiguous().mul_(-2.0 / temperature)  # shape: (3, E, N)
-        return pull.sum(1), pull.sum(2).neg_().t(), None
+        moved = pull.sum(1)  # shape: (3, N)
+        states, rows, offset, places, _ = ctx.needs_input_grad
+        return (
+            moved.t() @ weight if states else None,
+            moved @ hidden if rows else None,
+            moved.sum(1) if offset else None,
+            pull.sum(2).neg_().t() if places else None,
+            None,
+        )
+
+
+def _full_precision(hidden: torch.Tensor) -> AbstractContextManager[Any]:
+    """No autocast: bf16 would round places to a 256th of the torus."""
+    device = hidden.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _owner(first: RouterBase | None) -> TorusRouter | None:

@@ -122,6 +122,7 @@ def test_components_are_listed_by_kind(three: None) -> None:
     assert [line[:4] for line in told] == [
         ["KIND", "REF", "VERSION", "REVISION"],
         ["router", "phasegate:linear", told[1][2], "1"],
+        ["router", "phasegate:torus", told[1][2], "1"],
         ["router", "phasegate-lego:switch", "1.2.0", "1"],
     ]
 
@@ -131,11 +132,17 @@ def test_components_are_listed_as_json() -> None:
     assert [row["ref"] for row in told if row["kind"] == "loss"] == [
         "phasegate:anchor",
         "phasegate:balance",
+        "phasegate:diversity",
         "phasegate:domain-entropy",
         "phasegate:domain-helpfulness",
+        "phasegate:expert-delta",
+        "phasegate:fold",
         "phasegate:harm-avoidance",
+        "phasegate:imitation",
+        "phasegate:load-variance",
         "phasegate:loss-free-bias",
         "phasegate:over-refusal",
+        "phasegate:smooth",
         "phasegate:z",
     ]
 

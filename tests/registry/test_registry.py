@@ -54,7 +54,7 @@ def test_built_ins_have_no_precedence(install_router: Any) -> None:
 def test_an_unknown_component_is_named_with_the_nearest(install_router: Any) -> None:
     install_router("phasegate-lego")
     assert refusal(load("lego"), "router", "swich") == (
-        "Unknown router 'swich'. Did you mean 'switch'? Available: linear, switch."
+        "Unknown router 'swich'. Did you mean 'switch'? Available: linear, switch, torus."
         " A component of another package needs `--plugins <package>`."
     )
 

@@ -40,6 +40,32 @@ def test_a_plan_of_the_preset_counts_its_cost_and_imports_neither_torch_nor_data
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_plan_of_a_trillion_parameters_allocates_and_imports_nothing_heavy_either(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from phasegate.core.cli.app import main\n"
+        "try:\n    main(['plan', 'perspective-paper', '--json'])\n"
+        "except SystemExit as stop:\n    assert not stop.code, stop.code\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'lm_eval'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert [stage["phase"] for stage in plan["stages"]] == [
+        "seed",
+        "experts",
+        "differentiation",
+        "ternary",
+        "manifold",
+    ]
+    experts = [stage["parameters"]["by_role"].get("experts", 0) for stage in plan["stages"]]
+    assert experts == [0, *4 * [128 * 60 * 3 * 4096 * 11008]]
+    hardware = plan["budget"]["hardware"]
+    assert (hardware["device"], hardware["devices"], hardware["price_per_device_hour"]) == ("a100", 32, 3)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_unknown_device_is_a_mistake_with_its_place_and_the_nearest_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

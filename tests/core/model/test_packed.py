@@ -168,7 +168,7 @@ def test_random_state_stays_as_it_was(packed: Path, registry: Any) -> None:
 def test_the_weights_beside_hold_no_expert(packed: Path) -> None:
     from safetensors.torch import load_file
 
-    assert not [name for name in load_file(packed / "model.safetensors") if ".experts." in name]
+    assert not [name for name in load_file(packed / "model.packed.safetensors") if ".experts." in name]
     names = sorted(path.name for path in (packed / "experts").iterdir())
     assert names == [f"expert_00{expert}.trit" for expert in range(5)]
 

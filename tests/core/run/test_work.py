@@ -40,6 +40,34 @@ def test_recomputed_activations_add_a_forward_pass() -> None:
     assert work(activation_checkpointing=True) == Work(tokens=100, training=100 * 40.0)
 
 
+def test_a_distillation_adds_a_forward_pass_of_its_teacher() -> None:
+    assert work(objective="distill") == Work(tokens=100, training=100 * 30.0 + 100 * 10.0)
+    assert work(objective="distill", activation_checkpointing=True) == Work(tokens=100, training=100 * 50.0)
+
+
+@pytest.mark.parametrize(("objective", "said"), [("upcycle", "upcycling"), ("grow", "growth"), ("reroute", "router")])
+def test_a_conversion_trains_nothing_and_says_what_is_uncounted(objective: str, said: str) -> None:
+    found = work(objective=objective)
+    assert (found.tokens, found.training, found.inference) == (0, 0.0, 0.0)
+    assert said in found.uncounted
+
+
+def test_behind_frozen_weights_a_token_costs_four_flops_a_parameter_instead_of_six() -> None:
+    frozen = ("attention", "experts", "ffn")
+    assert work(freeze=("embedding", *frozen, "norm")) == Work(tokens=100, training=100 * 20.0)
+    replay = ReplaySection(rows=3, weight=1.0, sequence_length=20)
+    # 5 steps of 3 replayed rows of 20 tokens, at two thirds of 60 FLOPs each
+    found = work(objective="sft", freeze=frozen, replay=replay)
+    assert (found.tokens, found.training) == (400, pytest.approx(100 * 20.0 + 300 * 40.0))
+    # the frozen forward pass is repeated all the same
+    assert work(freeze=frozen, activation_checkpointing=True) == Work(tokens=100, training=100 * 30.0)
+
+
+@pytest.mark.parametrize("freeze", [("experts", "ffn"), ("attention", "experts"), ("router",), ("experts[0-2]",)])
+def test_freezing_less_than_that_saves_nothing(freeze: tuple[str, ...]) -> None:
+    assert work(freeze=freeze) == Work(tokens=100, training=3000.0)
+
+
 def test_probes_train_no_weights_and_cost_the_answers_that_they_learn_from() -> None:
     options = {"questions": 7, "sampled": 1, "answer_tokens": 4}
     # 7 questions, answered greedily and once more, 4 tokens each, a forward pass of 10 FLOPs for every token

@@ -5,16 +5,15 @@ import math
 import pytest
 import torch
 from phasegate.plugins.routers.geometry import (
-    check_grid,
     distance,
     faces,
-    grid_of,
     hops,
     into_cell,
     lattice,
     sites_of,
     wrap,
 )
+from phasegate.plugins.routers.grids import check_grid, grid_of
 from phasegate.registry.errors import ConfigError
 
 

@@ -20,7 +20,7 @@ from phasegate.core.training.freezing import freeze, parameter_groups
 from phasegate.plugins.routers.geometry import distance, into_cell, lattice
 from phasegate.plugins.routers.linear import LinearRouter
 from phasegate.plugins.routers.options import LinearRouterConfig, TorusRouterConfig
-from phasegate.plugins.routers.torus import TorusRouter
+from phasegate.plugins.routers.torus import TorusRouter, _Logits
 from phasegate.registry.current import using
 from phasegate.registry.errors import ConfigError
 from phasegate.registry.plugins import Plugins
@@ -109,12 +109,19 @@ def test_the_closed_form_gradient_is_that_of_the_formula() -> None:
 
 
 def test_the_closed_form_gradient_is_that_of_small_differences() -> None:
-    from phasegate.plugins.routers.torus import _Logits
+    hidden, weight, bias = (draw(*shape, seed=sum(shape)).double() for shape in ((4, 6), (3, 6), (3,)))
+    positions, temperature = into_cell(draw(5, 3, seed=2)).double(), torch.tensor(0.3, dtype=torch.float64)
+    inputs = [tensor.requires_grad_() for tensor in (hidden, weight, bias, positions)]
+    assert torch.autograd.gradcheck(lambda *given: _Logits.apply(*given, temperature), inputs)
 
-    points = draw(3, 4).double().requires_grad_()
-    positions = into_cell(draw(5, 3, seed=2)).double().requires_grad_()
-    temperature = torch.tensor(0.3, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda z, p: _Logits.apply(z, p, temperature), (points, positions))
+
+def test_what_is_frozen_gets_no_gradient() -> None:
+    router, hidden = torus(), draw(10, WIDTH)
+    router.weight.requires_grad_(False)
+    router.scores(hidden).square().sum().backward()
+    assert router.weight.grad is None
+    assert router.bias.grad is not None
+    assert router.positions.grad is not None
 
 
 def test_a_gradient_of_the_gradient_is_refused_and_not_wrong() -> None:
