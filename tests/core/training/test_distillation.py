@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 from phasegate.core.model.companions import trunk_digest
 from phasegate.core.model.draft_start import DraftShape, build_draft
-from phasegate.core.training.distillation import forward_kl, logits_where
+from phasegate.core.training.distillation import forward_kl, logits_where, reverse_kl
 from phasegate.core.training.job import StepJob, build_trainer
 from phasegate.core.training.release import release
 from phasegate.registry.errors import ConfigError
@@ -71,6 +71,13 @@ def test_a_temperature_softens_both_and_keeps_the_size_of_gradients() -> None:
     teacher, student = torch.tensor([[9.0, 1.0]]).log(), torch.zeros(1, 2)
     wanted = 4 * (0.75 * math.log(1.5) + 0.25 * math.log(0.5))
     assert forward_kl(student, teacher, 2.0).item() == pytest.approx(wanted)
+
+
+def test_the_reverse_divergence_is_that_of_the_teacher_from_the_student() -> None:
+    """Student (1/2, 1/2), teacher (3/4, 1/4): 1/2 ln(2/3) + 1/2 ln 2."""
+    teacher, student = torch.tensor([[3.0, 1.0]]).log(), torch.zeros(1, 2)
+    assert reverse_kl(student, teacher).item() == pytest.approx(0.5 * math.log(2 / 3) + 0.5 * math.log(2))
+    assert reverse_kl(student, teacher).item() == pytest.approx(forward_kl(teacher, student).item())
 
 
 def test_only_marked_positions_go_through_the_head(make_model: Models) -> None:
@@ -150,3 +157,40 @@ def test_a_teacher_of_another_vocabulary_is_refused(
         build_trainer(replace(job, reference=other))
     with pytest.raises(ConfigError, match="needs a teacher"):
         build_trainer(job)
+
+
+@pytest.mark.parametrize("direction,share", [("forward", 0.5), ("reverse", 0.25), ("forward", 0.0), ("reverse", 1.0)])
+def test_a_distill_step_mixes_the_divergence_with_the_cross_entropy(
+    direction: str, share: float, make_model: Models, teacher: Any, half_learnt: Rows, make_job: Jobs
+) -> None:
+    student, rows = make_model(seed=5), half_learnt(4)
+    with torch.no_grad():
+        divergences, entropies = [], []
+        for row in rows:
+            given = {name: torch.tensor([row[name]]) for name in ("input_ids", "position_ids")}
+            own, wanted = (model(**given, use_cache=False).logits.log_softmax(-1)[0] for model in (student, teacher))
+            one, other = (wanted, own) if direction == "forward" else (own, wanted)
+            divergences.append((one.exp() * (one - other)).sum(-1)[6:11])
+            entropies.append(-own[torch.arange(6, 11), torch.tensor(row["input_ids"][7:])])
+        expected = share * torch.cat(divergences).mean() + (1 - share) * torch.cat(entropies).mean()
+    options = {"direction": direction, "share": share}
+    section = {"steps": 1, "rows": 4, "objective": "distill", "options": options}
+    trainer = run(make_job(student, rows, section, objective="distill", reference=teacher))
+    assert trainer.state.log_history[0]["loss/task"] == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_a_distill_step_does_not_depend_on_accumulation(
+    make_model: Models, teacher: Any, half_learnt: Rows, make_job: Jobs
+) -> None:
+    found = []
+    for accumulate in (1, 4):
+        watch = Watch()
+        section = {"steps": 2, "rows": 8, "accumulate": accumulate, "objective": "distill"}
+        job = make_job(
+            make_model(), half_learnt(16), section, objective="distill", reference=teacher, callbacks=[watch]
+        )
+        run(job)
+        found.append(watch.gradients)
+    for one, other in zip(*found, strict=True):
+        for name, gradient in one.items():
+            assert torch.allclose(gradient, other[name], atol=1e-6, rtol=1e-3), name
