@@ -56,7 +56,7 @@ def save_model(
 
 def load_model(folder: str | os.PathLike[str], registry: Any, **options: Any) -> PreTrainedModel:
     """Read a model with its companions from a local folder, bit for bit, in the dtype it was saved in unless
-    ``options`` of ``from_pretrained`` say otherwise (a packed model has its own, and is for inference).
+    ``options`` of ``from_pretrained`` say otherwise. A packed model is for inference, and takes only ``dtype``.
 
     ``registry`` resolves its router and its anchor. Raises ``StoreError`` when the folder holds no model, when a file
     is damaged, when weights are missing or left over (the library would fill those at random and only log it), or
@@ -70,7 +70,8 @@ def load_model(folder: str | os.PathLike[str], registry: Any, **options: Any) ->
     from .packed import is_packed, load_packed
 
     if is_packed(path):
-        return load_packed(path, registry)
+        packed, dtype = load_packed(path, registry), options.get("dtype", "auto")
+        return packed if dtype == "auto" else packed.to(getattr(torch, str(dtype).removeprefix("torch.")))
     with using(registry):
         model = read_model(path, local_files_only=True, **(guarded_options(path) | options))
         restore_quantizer(model, registry)  # a stock family's; the platform's own model has it by now

@@ -139,7 +139,7 @@ def train_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Step
         tokens=data.tokens,
         seconds=seconds,
         bump=bump.as_dict() if bump is not None else None,
-        notes=data.notes,
+        notes=(*data.notes, *(event_note(row) for row in reports)),
     )
 
 
@@ -192,6 +192,15 @@ def quantizer_callback(shop: Workshop, order: StepOrder, model: PreTrainedModel,
     )
     rows = heldout_rows(shop.corpus, shop.tokenizer, length, order.bump.rows)
     return [QuantizerCallback(quantization, schedule, batches_of(rows))]
+
+
+def event_note(row: Mapping[str, Any]) -> str:
+    """Return what an event of the quantizer did, in one line."""
+    before, after = (f"{row[key]:.3f}" for key in ("perplexity_before", "perplexity_after"))
+    return (
+        f"step {row['step']}: {row['share']:.0%} of the expert weights quantized, {row['zeros']:.1%} of them zero, "
+        f"relative squared error {row['error']:.3f}, perplexity {before} -> {after}"
+    )
 
 
 def build_losses(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> tuple[WeightedLoss, ...]:

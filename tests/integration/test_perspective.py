@@ -154,7 +154,18 @@ def test_five_stages_change_what_they_are_for_and_nothing_else(
     assert "0 phases trained, 5 taken from the store" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("at", [("pretrain", 3), ("distill", 4), ("distill", 7), ("align", 4)])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        pytest.param(("pretrain", 3), marks=SLOW),
+        ("distill", 4),  # between two events of the quantizer, so that masks must be found again
+        pytest.param(("distill", 7), marks=SLOW),
+        ("align", 4),
+    ],
+)
 def test_a_curriculum_that_is_stopped_and_run_again_ends_in_the_same_bits(
     at: tuple[str, int], perspective: Path, platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
