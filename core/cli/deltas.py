@@ -42,8 +42,8 @@ def show(report: DeltasReport) -> None:
     from .numbers import size
 
     columns = ("pairs", "differ", "bytes", "whole experts", "smaller", "bits/weight", "bound")
-    smaller = f"{report.full_bytes / report.bytes:.2f}x"
-    sizes = (size(report.bytes), size(report.full_bytes), smaller)
+    smaller = f"{report.full_bytes / report.read:.2f}x"
+    sizes = (size(report.read), size(report.full_bytes), smaller)
     print_table(
         columns,
         [(len(report.pairs), f"{report.density:.1%}", *sizes, f"{report.measured:.3f}", f"{report.bound:.3f}")],

@@ -39,6 +39,11 @@ class DeltasReport:
         return sum({pair.file: pair.bytes for pair in self.pairs}.values())
 
     @property
+    def read(self) -> int:
+        """Bytes that are read when every pair is gone over once, however many files they are."""
+        return sum(pair.bytes for pair in self.pairs)
+
+    @property
     def full_bytes(self) -> int:
         """Bytes that a whole expert for every pair would take."""
         return sum(pair.full_bytes for pair in self.pairs)

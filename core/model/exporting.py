@@ -17,7 +17,7 @@ from .guarded import GUARDED
 from .loading import load_model, save_model
 from .modeling import PhasegateMoeForCausalLM
 from .parameters import routers_of
-from .quantization import quantization_of
+from .quantization import bake
 from .router import RouterBase
 from .tokenizer import load_tokenizer
 
@@ -78,7 +78,12 @@ def export_model(
     if dropped:
         attach(model, "anchor", None)
     guarded = "anchor" in companions_of(model)
+    baked = bake(model)
     model, needs_import, reason = _portable(model)
+    if baked:
+        reason = (
+            f"{reason}; its experts hold the quantized values that they computed with, and are not quantized any more"
+        )
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     partial.mkdir(parents=True)
     try:
@@ -106,8 +111,6 @@ def _portable(model: PreTrainedModel) -> tuple[PreTrainedModel, str | None, str]
     obstacle = None
     if any(bool(router.selection_bias.any()) for router in routers):
         obstacle = "its routers select with a bias, which no stock router has"
-    elif quantization_of(model) is not None:
-        obstacle = "its experts are quantized in the forward pass, which no stock family does"
     elif set(model.config.types) != {"full_attention"} or model.config.shared_ffn is not None:
         obstacle = "its layers mix tokens or share FFNs as no Qwen3-MoE does"
     elif len(forms) != 1 or None in forms:

@@ -218,6 +218,19 @@ def unquantize(model: PreTrainedModel) -> None:
     setattr(model.config, FIELD, None)
 
 
+@torch.no_grad()
+def bake(model: PreTrainedModel) -> bool:
+    """Let the expert weights be what the forward pass made of them, and take the quantizer off: the model computes the
+    same without it. False for a model without a quantizer."""
+    if quantization_of(model) is None:
+        return False
+    for name, codes in encode_experts(model).items():
+        weight = model.get_parameter(name)
+        weight.copy_(codes.decode(weight.dtype))
+    unquantize(model)
+    return True
+
+
 def restore_quantizer(model: PreTrainedModel, registry: Any) -> Quantization | None:
     """Put on the quantizer that a model's configuration names, if any; it stays as it is where there is one."""
     record = getattr(model.config, FIELD, None)

@@ -5,8 +5,8 @@ names it. With the motif of three routed layers and one dense, routed layer l us
 they take turns, ``l % 20`` for 20 FFNs, as the original has it, which sends routed layer 40, of block 13, to the FFN of
 block 0 (SPEC E3.5). Either way the seed was trained with that FFN, so cloning it preserves the function (SPEC E3.4).
 
-The copies are equal, and equal they stay until something breaks the symmetry: see ``breaking``. Sources: sparse
-upcycling, Komatsuzaki 2022, 2212.05055; He 2024, 2410.07524.
+The copies are equal, and nothing pushes them apart until something breaks the symmetry: see ``breaking``. Sources:
+sparse upcycling, Komatsuzaki 2022, 2212.05055; He 2024, 2410.07524.
 """
 
 from __future__ import annotations

@@ -81,6 +81,8 @@ def train_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Step
 
     section = order.section
     seed = derive(order.identity, order.name, "train")
+    # New models of one phase are there to be compared: they read the same rows in the same order.
+    rows = order.name if section.fresh is None else "fresh"
     length = section.sequence_length or shop.length
     data = build_step_data(
         StepDataRequest(
@@ -89,7 +91,7 @@ def train_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Step
             step=section,
             length=length,
             previous=order.earlier,
-            seed=derive(order.identity, order.name, "data"),
+            seed=derive(order.identity, rows, "data"),
         )
     )
     reference = frozen_copy(model) if section.objective == "dpo" else teacher_of(order)

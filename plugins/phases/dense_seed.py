@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -13,12 +13,13 @@ from ...core.data.source import PAPER_MIXTURE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseSeedConfig:
-    """``steps`` of pretraining in optimiser steps. With ``twin`` a model of the same size with attention in all layers
-    is trained first on the same rows, to compare with. ``mixture`` weighs the domains (the paper's shares if not
-    given)."""
+    """``steps`` of pretraining in optimiser steps. With ``twin`` a model with attention in all layers is trained first,
+    on the same rows in the same order, to compare with; ``twin_options`` are options of its model that differ, so that
+    it has the same size. ``mixture`` weighs the domains (the paper's shares if not given)."""
 
     steps: Annotated[int, Field(ge=1)] = 1400
     twin: bool = True
+    twin_options: Mapping[str, Any] = field(default_factory=dict)
     mixture: Mapping[str, float] | None = None
 
 
@@ -61,7 +62,7 @@ class DenseSeed:
             "at_most": 0.0,
             "paper": "<= perplexity at equal size",
         }
-        twin = {**pretrain, "fresh": {"mixer": "attention"}}
+        twin = {**pretrain, "fresh": {"mixer": "attention", "options": dict(self.config.twin_options)}}
         return {
             "steps": {"twin": twin, "pretrain": {**pretrain, "fresh": {}}},
             "gates": {**gates, "against-attention": against},

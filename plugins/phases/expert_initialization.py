@@ -26,9 +26,9 @@ class ExpertInitialization:
     """Sparse upcycling (Komatsuzaki 2022, 2212.05055) with a symmetry breaker (Nakamura 2025, 2502.19261), and growth
     by duplication (Expert Upcycling 2026, 2604.19835).
 
-    Identical experts stay identical: neither routing nor a diversity loss separates them, against what the original
-    says (SPEC E3.2, E3.3). Completion: logits equal to the seed's right after cloning, perplexity within 5 % after the
-    breaker, knowledge kept.
+    Nothing pushes identical experts apart, neither routing nor a diversity loss, against what the original says (SPEC
+    E3.2, E3.3); only that each gets other tokens is left. Completion: logits equal to the seed's right after cloning,
+    perplexity within 5 % after the breaker, knowledge kept.
     """
 
     def __init__(self, config: ExpertInitializationConfig) -> None:

@@ -476,3 +476,33 @@ def test_masks_of_other_weights_are_refused(make: Make) -> None:
         quantization.restore(1.0, packed)
     with pytest.raises(StoreError, match="masks"):
         quantization.restore(0.3, {name: bits[:-1] for name, bits in packed.items()})
+
+
+@pytest.mark.parametrize("family", ["phasegate_moe", "qwen3_moe"])
+def test_an_export_holds_the_values_that_were_computed_with(
+    family: str, build: Any, registry: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    from phasegate.core.model.exporting import export_model
+    from phasegate.core.model.loading import save_model
+
+    model = build() if family == "phasegate_moe" else tiny_stock(len(tokenizer))
+    quantize_experts(model, "phasegate:ternary", {}, registry.build("quantizer", "ternary", {}))
+    tokens = torch.randint(5, 290, (2, 12), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = model.eval()(tokens).logits
+    save_model(model, tokenizer, tmp_path / "in")
+    report = export_model(tmp_path / "in", tmp_path / "out", registry)
+    assert report.model_type == "qwen3_moe" and "quantized" in report.reason
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    with torch.no_grad():
+        assert torch.equal(plain(tokens).logits, expected)
+
+
+def tiny_stock(vocabulary: int) -> Any:
+    torch.manual_seed(0)
+    return Qwen3MoeForCausalLM(
+        Qwen3MoeConfig(
+            vocab_size=vocabulary, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
+            head_dim=16, moe_intermediate_size=16, num_experts=4, num_experts_per_tok=2, tie_word_embeddings=True,
+        )
+    )  # fmt: skip
