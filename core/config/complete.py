@@ -12,7 +12,7 @@ from ...registry.errors import ConfigError, PhasegateError
 from .checks import check_combinations
 from .components import check_reference, check_references, providers_of
 from .context import check_context
-from .conversions import check_routers
+from .converting import check_routers
 from .curriculum import check_comparisons, check_new_steps, check_requirements, ordered
 from .filling import Filled, fill
 from .layers import merge, settle

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ...registry.errors import ConfigError, PhasegateError
-from .problems import Problems
-from .schema import Experiment, Ref, StepSection
-
-if TYPE_CHECKING:
-    from ...registry.registry import Registry
-
-KeyPath = tuple[str, ...]
+from ...registry.errors import ConfigError
 
 Positive = Annotated[float, Field(gt=0.0)]
 
@@ -49,6 +42,9 @@ class UpcycleOptions:
     drift: Positive = 0.05
     rows: Annotated[int, Field(ge=1)] = 32
 
+    def __post_init__(self) -> None:
+        _check_strength(self.breaker, self.strength)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrowOptions:
@@ -61,6 +57,9 @@ class GrowOptions:
     strength: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     drift: Positive = 0.05
     rows: Annotated[int, Field(ge=1)] = 32
+
+    def __post_init__(self) -> None:
+        _check_strength(self.breaker, self.strength)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +77,11 @@ CAUSAL = ("causal", "distill")
 
 #: The strength of a breaker that none is given for: Nakamura 2025, 2502.19261, and a hundredth of the weights' spread.
 STRENGTH: Mapping[str, float] = {"drop": 0.5, "noise": 0.01, "none": 0.0}
+
+
+def _check_strength(breaker: str, strength: float | None) -> None:
+    if breaker == "none" and strength is not None:
+        raise ValueError("strength has no effect with breaker none; remove it, or choose drop or noise")
 
 
 def check_schedule(events: Sequence[float], shares: Sequence[float], label: str) -> None:
@@ -103,76 +107,3 @@ def check_schedule(events: Sequence[float], shares: Sequence[float], label: str)
             f"{label}.shares end at {shares[-1]:g}, so that the weights are never all quantized; let the last share be "
             "1."
         )
-
-
-def check_conversions(experiment: Experiment, problems: Problems) -> None:
-    """Note keys of conversions, quantizers and fresh models that could have no effect, and steps that come too
-    early."""
-    dense = experiment.model.options.get("start") == "dense"
-    starts_dense = dense
-    for name, phase in experiment.phases.items():
-        for step, section in phase.steps.items():
-            path = ("phases", name, "steps", step)
-            label = ".".join(path)
-            dense = starts_dense if section.fresh is not None else dense
-            _keys(section, path, problems)
-            if section.objective == "upcycle" and not dense and experiment.model.use.rpartition(":")[2] == "moe":
-                text = (
-                    f"{label} upcycles a dense model, but it has experts by then; set model.start: dense, or remove it."
-                )
-                problems.add((*path, "objective"), text)
-            if section.objective in {"grow", "reroute"} and dense:
-                text = f"{label}: a {section.objective} step needs a model with experts; put an upcycle step before it."
-                problems.add((*path, "objective"), text)
-            if section.quantizer is not None and dense:
-                text = f"{label}.quantizer needs a model with experts; put an upcycle step before it."
-                problems.add((*path, "quantizer"), text)
-            dense = dense and section.objective != "upcycle"
-
-
-def check_routers(experiment: Experiment, registry: Registry, experts: int, problems: Problems) -> None:
-    """Let every router whose options know how many experts they fit (``check``) say so, for as many as the model has by
-    then; ``experts`` are those of the experiment's model."""
-
-    def check(path: KeyPath, ref: Ref) -> None:
-        try:
-            config = registry.config("router", ref.use, ref.options)
-            if hasattr(config, "check"):
-                config.check(experts)
-        except PhasegateError as error:
-            problems.add(path, f"{'.'.join(path)}: {error}")
-
-    router = experiment.model.router
-    for name, phase in experiment.phases.items():
-        for step, section in phase.steps.items():
-            path = ("phases", name, "steps", step)
-            if section.objective == "upcycle":
-                experts = section.options.get("experts") or experts
-            elif section.objective == "grow":
-                experts *= int(section.options.get("copies", GrowOptions().copies))
-                check((*path, "options"), router)
-            elif section.objective == "reroute" and section.router is not None:
-                router = section.router
-                check((*path, "router"), router)
-
-
-def _keys(section: StepSection, path: KeyPath, problems: Problems) -> None:
-    label, objective = ".".join(path), section.objective
-    article = "an" if objective[0] in "aou" else "a"
-    if objective == "reroute" and section.router is None:
-        problems.add(path, f"{label} puts another router in place but names none; set router, such as torus.")
-    if objective != "reroute" and section.router is not None:
-        text = f"{label}.router has no effect in {article} {objective} step; set objective: reroute, or remove it."
-        problems.add((*path, "router"), text)
-    if section.fresh is not None and objective not in CAUSAL:
-        text = f"{label}.fresh begins with a new model, which only a causal step can train; remove it."
-        problems.add((*path, "fresh"), text)
-    if section.quantizer is None:
-        return
-    if objective in CONVERSIONS or objective in {"anchor", "draft", "probes"}:
-        text = f"{label}.quantizer has no effect in {article} {objective} step, which trains no expert; remove it."
-        problems.add((*path, "quantizer"), text)
-    try:
-        check_schedule(section.quantizer.events, section.quantizer.shares, f"{label}.quantizer")
-    except ConfigError as error:
-        problems.add((*path, "quantizer"), str(error))

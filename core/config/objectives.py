@@ -12,7 +12,8 @@ from pydantic import Field
 from ...registry.errors import PhasegateError
 from ...registry.options import parse
 from .contrast import check_contrast
-from .conversions import CONVERSIONS, DistillOptions, check_conversions
+from .conversions import CONVERSIONS, DistillOptions
+from .converting import check_conversions
 from .problems import Problems
 from .schema import Experiment
 

@@ -113,7 +113,7 @@ class QuantizerSection:
     of the weights in ``shares`` are quantized, the last of which is all of them.
 
     ``order`` says which come first: the ``largest`` of every matrix, the ``smallest``, or none (``soft``: all of them,
-    blended in from the first event to the last). ``freeze`` stops the latent weights once they are quantized.
+    blended in from the first event to the last). ``freeze`` gives latent weights no gradient once they are quantized.
     """
 
     use: str

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..config.conversions import CONVERSIONS
 from ..config.schema import PhaseSection, StepSection
 from .atomic import write_json
 from .policy import Action, Decision
@@ -50,28 +51,33 @@ def first_attempt(section: PhaseSection, work: Path) -> Attempt:
     return Attempt(number=0, kind="train", steps=section.steps, folder=work / "attempt-0")
 
 
+def extended_steps(section: PhaseSection) -> tuple[str, ...]:
+    """Return the steps that an extension trains on: those after the last one that made another model of the one before,
+    and from the last one on that began with a new model. What was trained before, to compare with, stays as it is."""
+    names = list(section.steps)
+    first = 0
+    for place, name in enumerate(names):
+        if section.steps[name].fresh is not None:
+            first = place
+        elif section.steps[name].objective in CONVERSIONS:
+            first = place + 1
+    return tuple(names[first:])
+
+
 def next_attempt(section: PhaseSection, last: Attempt, action: Action, work: Path) -> Attempt:
     """Return what follows an ``extend`` (more steps from where it ended) or a ``rollback`` (all steps again from the
-    parent), both at half the learning rate of the attempt before.
-
-    An extension goes on with the model there is: it begins with the last step that made a new one, which now does not,
-    and what was trained before that to compare with stays as it is.
-    """
-    share = section.policy.extend_by if action == "extend" else 1.0
-    names = list(section.steps)
-    fresh = [place for place, name in enumerate(names) if section.steps[name].fresh is not None]
-    if action == "extend" and fresh:
-        names = names[fresh[-1] :]
+    parent), both at half the learning rate of the attempt before."""
+    number, extends = last.number + 1, action == "extend"
+    share = section.policy.extend_by if extends else 1.0
     steps = {
         name: replace(
-            last.steps[name],
+            section.steps[name],
             steps=max(1, round(section.steps[name].steps * share)),
-            learning_rate=last.steps[name].learning_rate / 2,
-            fresh=None if action == "extend" else section.steps[name].fresh,
+            learning_rate=section.steps[name].learning_rate / 2**number,
+            fresh=None if extends else section.steps[name].fresh,
         )
-        for name in names
+        for name in (extended_steps(section) if extends else section.steps)
     }
-    number = last.number + 1
     return Attempt(number=number, kind=action, steps=steps, folder=work / f"attempt-{number}")
 
 

@@ -47,7 +47,7 @@ def commit(
         last = trained.last
         names = list(stage.section.steps)
         with bench.store.draft(work) as draft:
-            shutil.copytree(last.step_folder(names[-1]) / "model", draft.checkpoint, dirs_exist_ok=True)
+            shutil.copytree(last.last_folder(names[-1]) / "model", draft.checkpoint, dirs_exist_ok=True)
             for name in names[:-1]:
                 shutil.copytree(last.last_folder(name) / "model", draft.folder / "steps" / name)
             shutil.copytree(last.folder / "evidence", draft.evidence, dirs_exist_ok=True)

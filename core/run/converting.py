@@ -53,7 +53,10 @@ def upcycle_model(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> C
     facts = {"experts": _experts_of(moe), "breaker": options.breaker, "strength": drift.used if drift else 0.0}
     attach(moe, "origin", replace(origin, facts=facts))
     row |= _told(drift, "upcycle")
-    return moe, _result(row, started, _notes(drift))
+    notes = _notes(drift)
+    if not own and moe.config.num_experts_per_tok == 1:
+        notes += ("its router weighs one expert by 1 whatever it thinks and so learns nothing; set options.top_k to 2",)
+    return moe, _result(row, started, notes)
 
 
 def grow_experts(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Converted:

@@ -211,6 +211,9 @@ def used_components(experiment: Experiment, phases: Iterable[PhaseSection], regi
         wanted |= {("gate", criterion.use) for criterion in (*phase.entry.values(), *phase.gates.values())}
         wanted |= {("loss", loss.use) for step in phase.steps.values() for loss in step.losses.values()}
         wanted |= {("anchor", step.anchor.use) for step in phase.steps.values() if step.anchor is not None}
+        fresh = [step.fresh for step in phase.steps.values() if step.fresh is not None]
+        wanted |= {("mixer", one.mixer.use) for one in fresh if one.mixer is not None}
+        wanted |= {("router", one.router.use) for one in fresh if one.router is not None}
         wanted |= {("router", step.router.use) for step in phase.steps.values() if step.router is not None}
         wanted |= {("quantizer", step.quantizer.use) for step in phase.steps.values() if step.quantizer is not None}
     return {entry.key: entry for entry in (registry.get(kind, ref) for kind, ref in sorted(wanted))}

@@ -19,8 +19,9 @@ class Decision:
     reason: str
 
 
-def decide(policy: PolicySection, outcome: Outcome, attempt: int) -> Decision:
-    """Return the action for ``outcome`` after ``attempt`` (0 is the first training of the phase).
+def decide(policy: PolicySection, outcome: Outcome, attempt: int, *, extendable: bool = True) -> Decision:
+    """Return the action for ``outcome`` after ``attempt`` (0 is the first training of the phase); ``extendable`` says
+    whether the phase has steps that can go on.
 
     Extensions and roll-backs together are bounded by ``policy.extensions``; past that, ``policy.then`` decides,
     and only ``advance`` and ``stop`` are left.
@@ -31,9 +32,11 @@ def decide(policy: PolicySection, outcome: Outcome, attempt: int) -> Decision:
     said = "a criterion failed" if outcome == "fail" else "a criterion is undecided"
     if wanted in {"advance", "stop"}:
         return Decision(action=wanted, reason=f"{said}; the policy says {wanted}")
+    last: Action = "advance" if policy.then == "advance" else "stop"
+    if wanted == "extend" and not extendable:
+        return Decision(action=last, reason=f"{said}, and no step of the phase can go on; the policy says {last}")
     if attempt < policy.extensions:
         return Decision(action=wanted, reason=f"{said}; {wanted} {attempt + 1} of {policy.extensions}")
-    last: Action = "advance" if policy.then == "advance" else "stop"
     return Decision(
         action=last, reason=f"{said} after {attempt} of {policy.extensions} repeats; the policy says {last}"
     )

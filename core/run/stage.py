@@ -14,6 +14,7 @@ from ...registry.contexts import PhaseResult
 from .attempt import (
     Attempt,
     Beginning,
+    extended_steps,
     first_attempt,
     history_rows,
     load_decision,
@@ -173,7 +174,9 @@ class StageRunner:
             measuring=lambda criterion: self.tell("measuring", criterion),
         )
         report = suite.run(self.stage.section.gates, lambda judgement: self.judged("completion", judgement))
-        decision = agree(decide(self.stage.section.policy, report.outcome, attempt.number))
+        section = self.stage.section
+        extendable = bool(extended_steps(section))
+        decision = agree(decide(section.policy, report.outcome, attempt.number, extendable=extendable))
         if is_main():
             save_decision(attempt, decision, report.outcome)
         wait_for_all()

@@ -176,18 +176,26 @@ def teacher_of(order: StepOrder) -> PreTrainedModel | None:
 
 def quantizer_callback(shop: Workshop, order: StepOrder, model: PreTrainedModel, length: int) -> list[Any]:
     """Put the step's quantizer on the model and return what brings it on by and by; nothing for a step without one, and
-    for a model whose experts all are quantized by then, as in the extension of a phase."""
+    for a model that it is on already, as in the extension of a phase. ``ConfigError`` for one with another
+    quantizer."""
     section = order.section.quantizer
-    from ..model.quantization import quantization_of, quantize_experts
+    if section is None:
+        return []
+    from ..model.quantization import FIELD, quantization_of, quantize_experts
 
-    if section is None or quantization_of(model) is not None:
+    use = shop.registry.get("quantizer", section.use).ref
+    if quantization_of(model) is not None:
+        if getattr(model.config, FIELD) != {"use": use, "options": dict(section.options)}:
+            raise ConfigError(
+                f"phases.{order.phase}.steps.{order.name}.quantizer: the experts are quantized by then, and otherwise; "
+                "remove it, or the quantizer before it."
+            )
         return []
     from ..data.heldout import heldout_rows
     from ..training.bump import batches_of
     from ..training.quantizing import QuantizerCallback, QuantizerSchedule
 
     quantizer = shop.registry.build("quantizer", section.use, section.options)
-    use = shop.registry.get("quantizer", section.use).ref
     quantization = quantize_experts(model, use, section.options, quantizer)
     schedule = QuantizerSchedule(
         events=section.events, shares=section.shares, order=section.order, freeze=section.freeze
@@ -198,11 +206,12 @@ def quantizer_callback(shop: Workshop, order: StepOrder, model: PreTrainedModel,
 
 def event_note(row: Mapping[str, Any]) -> str:
     """Return what an event of the quantizer did, in one line."""
-    before, after = (f"{row[key]:.3f}" for key in ("perplexity_before", "perplexity_after"))
-    return (
+    told = (
         f"step {row['step']}: {row['share']:.0%} of the expert weights quantized, {row['zeros']:.1%} of them zero, "
-        f"relative squared error {row['error']:.3f}, perplexity {before} -> {after}"
+        f"relative squared error {row['error']:.3f}"
     )
+    before, after = row["perplexity_before"], row["perplexity_after"]
+    return told if before is None else f"{told}, perplexity {before:.3f} -> {after:.3f}"
 
 
 def build_losses(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> tuple[WeightedLoss, ...]:

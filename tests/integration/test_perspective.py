@@ -269,6 +269,22 @@ def test_experts_grow_by_duplication_within_a_phase(perspective: Path, platform:
     assert all(row["grow/difference"] < 5e-5 for row in rows(made["experts"], "grow/difference"))
 
 
+def test_an_extension_trains_on_without_converting_again(perspective: Path, platform: Platform, tmp_path: Path) -> None:
+    policy = "policy={on_fail: extend, extensions: 1, then: advance, extend_by: 0.5}"
+    impossible = [f"--set=phases.{name}.{policy}" for name in ("seed", "experts", "manifold")]
+    impossible += ["--set=phases.seed.gates.knowledge.at_least=1.0", "--set=phases.experts.gates.drift.at_most=-9.0"]
+    impossible += ["--set=phases.manifold.gates.same-expert.at_least=1.0"]
+    assert platform("train", str(perspective), *impossible) == 0
+    made = stages(tmp_path / "store")
+    facts = {name: json.loads((folder / "manifest.json").read_text())["facts"] for name, folder in made.items()}
+    trained = {name: [attempt["steps"] for attempt in told["attempts"]] for name, told in facts.items()}
+    assert trained["seed"][1] == {"pretrain": 3} and trained["manifold"][1] == {"align": 4}
+    assert len(trained["experts"]) == 1
+    assert "no step of the phase can go on" in facts["experts"]["decision"]["reason"]
+    assert (made["seed"] / "steps" / "twin" / "model.safetensors").is_file()
+    assert len(rows(made["manifold"], "reroute/nll_after")) == 1
+
+
 @pytest.mark.parametrize(
     "change,told",
     [
@@ -284,6 +300,12 @@ def test_experts_grow_by_duplication_within_a_phase(perspective: Path, platform:
         ("phases.seed.steps.pretrain.quantizer=ternary", "needs a model with experts"),
         ("phases.experts.steps.upcycle.options.breaker=hammer", "breaker"),
         ("phases.ternary.steps.distill.options.direction=sideways", "direction"),
+        ("phases.ternary.steps.distill.options.teacher=differentation", "Did you mean 'differentiation'"),
+        ("phases.experts.steps.upcycle.options.top_k=9", "cannot pass 9 of 8 experts"),
+        ("phases.experts.steps.upcycle.freeze=[router]", "trains nothing"),
+        ("phases.experts.steps.upcycle.options={breaker: none, strength: 0.5}", "no effect with breaker none"),
+        ("model.quantizer=ternary", "has none yet"),
+        ("phases.manifold.steps.align.quantizer=ternary", "quantized by then"),
     ],
 )
 def test_bad_input_is_one_sentence_before_anything_is_trained(

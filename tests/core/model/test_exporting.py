@@ -1,17 +1,31 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from phasegate.core.config.schema import Ref
+from phasegate.core.model.anchors import Guard
+from phasegate.core.model.companions import attach, companions_of, trunk_digest
 from phasegate.core.model.exporting import export_model
 from phasegate.core.model.loading import load_model, save_model
+from phasegate.core.model.mixer import MixerBase, MixerContext
+from phasegate.core.model.packed import pack_model
 from phasegate.core.model.parameters import routers_of
+from phasegate.core.model.probes import Probes
+from phasegate.core.model.quantization import quantize_experts
+from phasegate.plugins.quantizers.options import TernaryConfig
+from phasegate.plugins.quantizers.ternary import Ternary
+from phasegate.registry.components import MixerSpec
+from phasegate.registry.entries import Entry
 from phasegate.registry.errors import StoreError
+from phasegate.registry.registry import Registry
 from safetensors.torch import load_file, save_file
 
 READER = """
@@ -161,3 +175,91 @@ def test_exporting_leaves_global_random_state_alone(build: Any, tokenizer: Any, 
     state = torch.get_rng_state()
     export_model(tmp_path / "in", tmp_path / "out", registry)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+class Half(MixerBase):
+    """A mixer with the cache and the weights of attention that computes half of it."""
+
+    def __init__(self, *, context: MixerContext) -> None:
+        super().__init__()
+        self.layer_idx = context.layer
+        for name, part in context.attention.named_children():
+            self.add_module(name, part)
+        self.__dict__["_attention"] = context.attention
+
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
+        return 0.5 * self.__dict__["_attention"](hidden_states, *args, **kwargs)[0], None
+
+    def init_weights(self, std: float) -> None:
+        """The attention's own parts have theirs."""
+
+
+def test_a_mixer_of_another_kind_keeps_the_own_type_even_with_the_cache_and_weights_of_attention(
+    context: Any, tokenizer: Any, registry: Registry, ids: torch.Tensor, tmp_path: Path
+) -> None:
+    spec = MixerSpec(name="half", target=Half, cache="full_attention")
+    with_half = Registry((*registry, Entry(dist="other", version="1", component=spec)))
+    ready = dataclasses.replace(context(registry=with_half), mixer=Ref(use="other:half"))
+    model = with_half.build("model", "moe", {}, context=ready).build(0).eval()
+    save_model(model, tokenizer, tmp_path / "in")
+    report = export_model(tmp_path / "in", tmp_path / "out", with_half)
+    assert (report.model_type, report.needs_import) == ("phasegate_moe", "phasegate.core.model.modeling")
+    assert "its layers mix tokens" in report.reason
+    with torch.no_grad():
+        assert torch.equal(load_model(tmp_path / "out", with_half).eval()(ids).logits, model(ids).logits)
+
+
+def quantize(model: Any) -> None:
+    quantize_experts(model, "phasegate:ternary", {}, Ternary(TernaryConfig()))
+
+
+def probes_of(model: Any, trunk: str) -> Probes:
+    return Probes(
+        layers=(1,),
+        weight=torch.ones(1, 2, 32),
+        bias=torch.zeros(1),
+        penalties={"a": 2.0},
+        position="both",
+        pool="mean",
+        trunk=trunk,
+    )
+
+
+@pytest.mark.parametrize("gate", ["softmax", "straight-through"])
+def test_what_was_fitted_to_a_quantized_model_belongs_to_its_export(
+    build: Any, tokenizer: Any, with_plane: Registry, make_guard: Callable[..., Guard], tmp_path: Path, gate: str
+) -> None:
+    model = build(gate)  # straight-through with two experts per token keeps its own model type
+    quantize(model)
+    attach(model, "probes", probes_of(model, trunk_digest(model)))
+    attach(model, "anchor", make_guard(model))
+    save_model(model, tokenizer, tmp_path / "in")
+    export_model(tmp_path / "in", tmp_path / "out", with_plane)
+    exported = load_model(tmp_path / "out", with_plane)
+    assert {name: found.stale(exported) for name, found in companions_of(exported).items()} == {
+        "anchor": False,
+        "probes": False,
+    }
+
+
+def test_what_was_fitted_to_other_weights_is_stale_in_an_export_too(
+    build: Any, tokenizer: Any, registry: Registry, tmp_path: Path
+) -> None:
+    model = build()
+    quantize(model)
+    attach(model, "probes", probes_of(model, trunk_digest(build(seed=1))))
+    save_model(model, tokenizer, tmp_path / "in")
+    export_model(tmp_path / "in", tmp_path / "out", registry)
+    exported = load_model(tmp_path / "out", registry)
+    assert companions_of(exported)["probes"].stale(exported)
+
+
+def test_the_export_of_a_packed_model_does_not_call_itself_packed(
+    build: Any, tokenizer: Any, registry: Registry, tmp_path: Path
+) -> None:
+    model = build()
+    quantize(model)
+    save_model(model, tokenizer, tmp_path / "in")
+    pack_model(tmp_path / "in", tmp_path / "packed", registry)
+    export_model(tmp_path / "packed", tmp_path / "out", registry)
+    assert "packed" not in (tmp_path / "out" / "config.json").read_text(encoding="utf-8")

@@ -131,6 +131,50 @@ def test_dropping_units_of_the_copies_is_possible(eight: Any) -> None:
     assert torch.equal(down[0::2], old)
 
 
+@pytest.mark.parametrize("moved", [0.0, 0.1])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_torus_of_eight_experts_grows_to_sixteen_and_thirty_two(
+    context: Any, registry: Registry, seed: int, moved: float
+) -> None:
+    """Also where positions have left the lattice, as jitter and training have them do: SPEC 2A.9 allows a drift."""
+    ready = context("torus", {"gate": "straight-through"}, num_experts=8, num_experts_per_tok=1)
+    model = registry.build("model", "moe", {}, context=ready).build(seed)
+    first: Any = routers_of(model)[0][2]
+    with torch.no_grad():
+        first.positions += moved * torch.randn(8, 3, generator=torch.Generator().manual_seed(seed)) / 3**0.5
+    hidden = torch.randn(2000, 32, generator=torch.Generator().manual_seed(seed + 1))
+    before = first(hidden)[2]
+    for experts in (16, 32):
+        model = grow(model, 2, seed=seed, strength=0.0)
+        assert model.config.num_experts == experts
+    agreed = (routers_of(model)[0][2](hidden)[2] // 4 == before).float().mean()
+    assert agreed > 0.6  # most tokens still reach a copy of their expert
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 100])
+def test_more_experts_per_token_than_there_are_is_refused(eight: Any, top_k: int) -> None:
+    with pytest.raises(ConfigError, match=f"A token cannot pass {top_k} of 16 experts; choose top_k from 1 to 16"):
+        grow(eight, 2, seed=0, top_k=top_k)
+
+
+def test_two_copies_of_the_only_expert_of_a_token_count_as_it_did(build: Any, ids: torch.Tensor) -> None:
+    model = build("normalized", num_experts_per_tok=1)
+    grown = grow(model, 2, seed=0, top_k=2, strength=0.0)
+    assert torch.allclose(logits(model, ids), logits(grown, ids), atol=1e-5)
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (2, 3), (1, 3)])
+def test_a_number_of_experts_per_token_that_splits_copies_is_refused(build: Any, before: int, after: int) -> None:
+    with pytest.raises(ConfigError, match=f"gate normalized and top_k {2 * before}"):
+        grow(build("normalized", num_experts_per_tok=before), 2, seed=0, top_k=after)
+
+
+def test_a_torus_whose_gate_is_the_probability_is_refused(context: Any, registry: Registry) -> None:
+    ready = context("torus", {"gate": "softmax"}, num_experts=8, num_experts_per_tok=1)
+    with pytest.raises(ConfigError, match="gate straight-through and one expert per token"):
+        grow(registry.build("model", "moe", {}, context=ready).build(0), 2, seed=0)
+
+
 def test_a_gate_that_is_the_probability_is_refused(build: Any) -> None:
     with pytest.raises(ConfigError, match="gate straight-through and one expert per token"):
         grow(build("softmax", num_experts_per_tok=1), 2, seed=0)

@@ -142,7 +142,7 @@ def test_a_packed_model_is_for_inference_and_has_no_quantizer(
     loaded = load_packed(tmp_path / "packed", registry)
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
-    assert (loaded.config.phasegate_packed, loaded.config.phasegate_quantizer) == (True, None)
+    assert loaded.config.phasegate_quantizer is None
     assert quantization_of(loaded) is None
     assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
     assert loaded.generation_config.eos_token_id == model.generation_config.eos_token_id
@@ -155,7 +155,6 @@ def test_packing_leaves_the_model_as_it_was(build: Any, tokenizer: Any, tmp_path
     state = copy.deepcopy(model.state_dict())
     save_packed(model, tokenizer, tmp_path / "packed", encode_experts(model))
     assert model.config.phasegate_quantizer == {"use": "signs", "options": {}}
-    assert not hasattr(model.config, "phasegate_packed")
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
 
 

@@ -30,6 +30,7 @@ from phasegate.registry.entries import Entry
 from phasegate.registry.errors import ConfigError, StoreError
 from phasegate.registry.registry import Registry
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
@@ -405,6 +406,30 @@ def test_a_saved_model_is_quantized_again(
     assert restore_quantizer(loaded, with_ternary) is restored
     assert torch.equal(logits(loaded, ids), logits(model, ids))
     assert getattr(loaded.config, FIELD) == {"use": "elsewhere:ternary", "options": {"threshold": 0.7}}
+
+
+def test_a_saved_model_is_quantized_again_without_its_head_too(
+    make: Make, ids: torch.Tensor, with_ternary: Registry, tmp_path: Path
+) -> None:
+    model = make("phasegate_moe")
+    put_on(model)
+    with torch.no_grad():
+        wanted = model.model(input_ids=ids, use_cache=False).last_hidden_state
+    model.save_pretrained(tmp_path)
+    with using(with_ternary):
+        bare = AutoModel.from_pretrained(tmp_path).eval()
+        whole = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        assert torch.equal(bare(input_ids=ids, use_cache=False).last_hidden_state, wanted)
+    assert torch.equal(logits(whole, ids), logits(model, ids))
+    for loaded in (bare, whole):  # each by the names of the model that it is
+        quantization = quantization_of(loaded)
+        assert quantization is not None
+        quantization.start()
+        quantization.set_share(0.5)
+        names = sorted(expert_parameters(loaded))
+        assert sorted(encode_experts(loaded)) == sorted(quantization.packed_masks()) == names
+    assert quantization_of(whole) is quantization_of(whole.model)
 
 
 def test_the_codes_are_those_that_the_forward_pass_uses(make: Make, ids: torch.Tensor) -> None:

@@ -14,7 +14,7 @@ from phasegate.core.model.configuration import PhasegateMoeConfig
 from phasegate.core.model.loading import read_model
 from phasegate.core.model.modeling import PhasegateMoeForCausalLM
 from phasegate.core.model.parameters import routers_of
-from phasegate.core.model.upcycling import SIBLINGS, clone, difference, sibling_config, upcycle, upcycle_own
+from phasegate.core.model.upcycling import SIBLINGS, clone, difference, learns, sibling_config, upcycle, upcycle_own
 from phasegate.registry.errors import ConfigError
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, GPT2Config, MixtralConfig, PreTrainedModel
@@ -336,3 +336,24 @@ def test_a_straight_through_gate_with_two_experts_per_token_is_refused() -> None
 def test_a_model_that_is_no_seed_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"no dense seed .* model\.start: dense"):
         upcycle_own(own("straight-through", 4, 1), 8, seed=0)
+
+
+@pytest.mark.parametrize("family", SIBLINGS)
+def test_a_stock_router_learns_from_the_task_with_two_experts_per_token_and_not_with_one(family: str) -> None:
+    model = dense(family)
+    assert not learns(upcycle(model, 4, 1, seed=0))
+    assert learns(upcycle(model, 4, 2, seed=0))
+
+
+@pytest.mark.parametrize(
+    ("gate", "top_k", "expected"), [("straight-through", 1, True), ("normalized", 1, False), ("normalized", 2, True)]
+)
+def test_whether_an_own_router_learns_is_up_to_its_gate(gate: str, top_k: int, expected: bool) -> None:
+    moe = upcycle_own(seed(None, [1, 2], gate), 4, seed=0, top_k=top_k)
+    moe.requires_grad_(False)  # what a step freezes is its own choice
+    assert learns(moe) is expected
+    assert all(parameter.grad is None for parameter in moe.parameters())
+
+
+def test_a_model_without_routers_has_none_that_learn() -> None:
+    assert not learns(dense("qwen3"))

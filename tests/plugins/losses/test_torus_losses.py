@@ -138,6 +138,37 @@ def test_three_hops_and_more_are_far() -> None:
     assert [fact.item() for fact in loss.told] == [0.0, 0.0, 0.0, 1.0]
 
 
+@pytest.mark.parametrize("parts", [[9], [4, 5], [5, 4], [2, 2, 5]])
+def test_shares_of_steps_do_not_depend_on_how_a_step_is_split_and_add_up_to_one(parts: list[int]) -> None:
+    # Rows of 2, 2 and 5 tokens. Their steps: same; one hop; same, one hop, two hops, same.
+    hidden = [[x, 0.5, 0.5] for x in (0.1, 0.1, 0.1, 0.4, 0.1, 0.1, 0.4, 0.9, 0.9)]
+    follows = [False, True, False, True, False, True, True, True, True]
+    if parts == [5, 4]:  # the long row comes first
+        hidden, follows = hidden[4:] + hidden[:4], follows[4:] + follows[:4]
+    step, start, told = torch.tensor([9.0]), 0, torch.zeros(4)
+    model = model_of(LINE)
+    loss = Smooth(SmoothConfig(), setup_of(model))
+    for length in parts:
+        part = slice(start, start + length)
+        ctx = context(model, hidden[part], follows=follows[part])
+        routing = route(ctx.records, None, ctx.domain, 0, StepTokens(own=torch.tensor([float(length)]), step=step))
+        loss(dataclasses.replace(ctx, routing=routing))
+        told += torch.stack(loss.told) * routing.fraction
+        start += length
+    # A text counts by its tokens: 2/9 of the first, 2/9 of the second, 5/9 of the third.
+    wanted = torch.tensor([2 / 9 + 5 / 9 / 2, 2 / 9 + 5 / 9 / 4, 5 / 9 / 4, 0.0])
+    torch.testing.assert_close(told, wanted)
+    assert told.sum().item() == pytest.approx(1.0)
+
+
+def test_padding_is_in_no_step() -> None:
+    model = model_of(LINE)
+    loss = Smooth(SmoothConfig(), setup_of(model))
+    hidden = [[x, 0.5, 0.5] for x in (0.1, 0.1, 0.4, 0.9)]
+    loss(context(model, hidden, mask=[True, True, True, False], follows=[False, True, True, True]))
+    assert [fact.item() for fact in loss.told] == [0.5, 0.5, 0.0, 0.0]
+
+
 def test_tokens_at_the_same_place_have_a_finite_gradient() -> None:
     model = model_of(LINE)
     Smooth(SmoothConfig(), setup_of(model))(context(model, [[0.3, 0.5, 0.5]] * 3)).backward()
@@ -297,6 +328,24 @@ def test_a_linear_router_is_refused(loss: str, make: Callable[[LossSetup], Any])
 # ---- expert-delta
 
 
+def frozen(model: Any) -> Any:
+    """The model with its experts frozen, which ``positions`` asks for."""
+    for layer in model.layers:
+        layer.experts.requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize("trained", ["gate_up_proj", "down_proj"])
+def test_positions_beside_experts_that_train_are_refused(quantized: Any, trained: str) -> None:
+    """The differences of a model that has trained on are others, so that a resume would go on with other numbers."""
+    quantized(PAIRS)
+    model = frozen(model_of(LINE))
+    model.layers[0].experts.get_parameter(trained).requires_grad_(True)
+    loss = ExpertDelta(ExpertDeltaConfig(), setup_of(model))
+    with pytest.raises(ConfigError, match=r"freeze: \[experts\].*mode: weights"):
+        loss(context(model, [[0.1, 0.5, 0.5]]))
+
+
 def coded(rows: Sequence[Sequence[int]]) -> dict[str, Codes]:
     trits = torch.tensor(rows, dtype=torch.int8)[:, None]
     return {"layers.0.experts.gate_up_proj": Codes(trits=trits, scales=torch.ones(len(rows), 1).half())}
@@ -318,7 +367,7 @@ PAIRS = [[1, 1, 0, 0], [0, 0, 1, 1], [1, 1, 0, 0], [0, 0, 1, 1]]  # experts 0 an
 
 def test_the_delta_of_positions_weighs_differing_codes_by_nearness(quantized: Any) -> None:
     quantized(PAIRS)
-    model = model_of(LINE)
+    model = frozen(model_of(LINE))
     loss = ExpertDelta(ExpertDeltaConfig(), setup_of(model))
     value = loss(context(model, [[0.1, 0.5, 0.5]]))
     # Neighbours on the ring are s = 1/4 apart and differ in all codes; opposite ones are 2 s apart and equal.
@@ -329,7 +378,7 @@ def test_the_delta_of_positions_weighs_differing_codes_by_nearness(quantized: An
 
 def test_descending_the_delta_moves_equal_experts_together(quantized: Any) -> None:
     quantized(PAIRS)
-    model = model_of(LINE)
+    model = frozen(model_of(LINE))
     router = model.layers[0].gate
     with torch.no_grad():  # on a perfect lattice all pulls cancel out
         router.positions += 0.02 * torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
@@ -358,7 +407,7 @@ def test_the_l1_distance_of_frozen_experts_has_no_gradient_at_all() -> None:
 def test_experts_that_are_far_apart_have_a_finite_delta(quantized: Any) -> None:
     experts = 64
     quantized([[expert % 2] for expert in range(experts)])
-    model = model_of((experts, 1, 1))
+    model = frozen(model_of((experts, 1, 1)))
     router = model.layers[0].gate
     with torch.no_grad():  # two heaps at opposite ends: K between them is exp(-512)
         router.positions[:, 0] = torch.arange(experts) % 2 * 0.5
@@ -369,7 +418,7 @@ def test_experts_that_are_far_apart_have_a_finite_delta(quantized: Any) -> None:
 
 
 def test_without_a_quantizer_weights_are_compared_in_units_of_their_size() -> None:
-    model = model_of(LINE)
+    model = frozen(model_of(LINE))
     experts = model.layers[0].experts
     with torch.no_grad():  # every expert's weights are +1 or -1: neighbours differ by 2 in all of them
         for weight in experts.parameters():
@@ -383,7 +432,7 @@ def test_codes_are_compared_once(quantized: Any, monkeypatch: pytest.MonkeyPatch
     quantized(PAIRS)
     calls = []
     monkeypatch.setattr(expert_delta, "encode_experts", lambda model: calls.append(1) or coded(PAIRS))
-    model = model_of(LINE)
+    model = frozen(model_of(LINE))
     loss = ExpertDelta(ExpertDeltaConfig(), setup_of(model))
     values = [loss(context(model, [[0.1, 0.5, 0.5]])).item() for _ in range(3)]
     assert calls == [1]
