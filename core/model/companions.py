@@ -13,6 +13,7 @@ import importlib
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -35,6 +36,7 @@ _CLASSES = {
     "probes": ".probes:Probes",
 }
 _ATTRIBUTE = "_phasegate_companions"
+_FITTED_TO = ("digest", "trunk")  # what an anchor and what others call the digest of their weights
 _IDLE = ".selection_bias"
 _INDEX = "index.json"
 
@@ -75,6 +77,20 @@ def hand_over(old: Any, new: Any) -> None:
     """Give the companions of one model to another that computes the same."""
     for name, companion in companions_of(old).items():
         attach(new, name, companion)
+
+
+def rebind(model: Any, before: str | None) -> None:
+    """Let companions that were fitted to weights of the digest ``before`` belong to the model's weights as they are
+    now, for a change after which it computes the same; what was stale stays so."""
+    if before is None or not companions_of(model):
+        return
+    now, sealed = trunk_digest(model), getattr(model.config, DIGEST, None)
+    for name, companion in companions_of(model).items():
+        for field in _FITTED_TO:
+            if getattr(companion, field, None) == before:
+                attach(model, name, replace(companion, **{field: now}))
+    # As after loading: the folder that it came from is the same.
+    setattr(model.config, DIGEST, sealed)
 
 
 def trunk_digest(model: Any) -> str:

@@ -13,6 +13,7 @@ from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from ...registry.errors import StoreError
 from .companions import attach, companions_of, hand_over
+from .configuration import PhasegateMoeConfig
 from .guarded import GUARDED
 from .loading import load_model, save_model
 from .modeling import PhasegateMoeForCausalLM
@@ -40,6 +41,7 @@ _OURS = frozenset(
         "transformers_version",
     }
 )
+_ATTENTION = "phasegate:attention"  # the library's, as it is
 _BIAS = ".gate.selection_bias"
 
 
@@ -111,13 +113,18 @@ def _portable(model: PreTrainedModel) -> tuple[PreTrainedModel, str | None, str]
     obstacle = None
     if any(bool(router.selection_bias.any()) for router in routers):
         obstacle = "its routers select with a bias, which no stock router has"
-    elif set(model.config.types) != {"full_attention"} or model.config.shared_ffn is not None:
+    elif _mixes(model.config) or model.config.shared_ffn is not None:
         obstacle = "its layers mix tokens or share FFNs as no Qwen3-MoE does"
     elif len(forms) != 1 or None in forms:
         obstacle = f"no stock router computes what '{model.config.router}' with {model.config.router_options} computes"
     if obstacle is not None:
         return model, modeling_name(), f"kept its own model type, because {obstacle}"
     return _as_qwen3(model, bool(forms.pop())), None, "the routers compute what Qwen3-MoE's routers compute"
+
+
+def _mixes(config: PhasegateMoeConfig) -> bool:
+    """Whether a layer mixes tokens in another way than by attention to all before, whatever its cache is."""
+    return set(config.types) != {"full_attention"} or bool(config.mixer_layers and config.mixer != _ATTENTION)
 
 
 def _as_qwen3(model: PhasegateMoeForCausalLM, normalised: bool) -> Qwen3MoeForCausalLM:

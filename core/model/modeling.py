@@ -114,9 +114,9 @@ class PhasegateMoePreTrainedModel(Qwen3MoePreTrainedModel):
 
 
 class PhasegateMoeModel(PhasegateMoePreTrainedModel, Qwen3MoeModel):
-    """The decoder stack without a head."""
+    """The decoder stack without a head; ``inside`` a larger model, which then puts on the quantizer itself."""
 
-    def __init__(self, config: PhasegateMoeConfig) -> None:
+    def __init__(self, config: PhasegateMoeConfig, *, inside: bool = False) -> None:
         super().__init__(config)
         # The trainer writes pad_token_id into the config; a reloaded model must still train like a fresh one.
         self.embed_tokens.padding_idx = None
@@ -134,6 +134,8 @@ class PhasegateMoeModel(PhasegateMoePreTrainedModel, Qwen3MoeModel):
             if source is not None:
                 layer.mlp = SharedFFN(self.layers[source].mlp)
         self.post_init()
+        if not inside:  # masks and codes go by the names of the whole model
+            restore_quantizer(self, current())
 
     @merge_with_config_defaults
     @capture_outputs
@@ -194,7 +196,7 @@ class PhasegateMoeForCausalLM(PhasegateMoePreTrainedModel, Qwen3MoeForCausalLM):
     def __init__(self, config: PhasegateMoeConfig) -> None:
         # Skips Qwen3MoeForCausalLM.__init__, which would build a whole stock decoder only to drop it.
         super(Qwen3MoeForCausalLM, self).__init__(config)
-        self.model = PhasegateMoeModel(config)
+        self.model = PhasegateMoeModel(config, inside=True)
         self.vocab_size = config.vocab_size
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.router_aux_loss_coef = config.router_aux_loss_coef

@@ -15,7 +15,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from ...registry.current import using
 from ...registry.errors import ConfigError, StoreError
 from . import modeling  # noqa: F401  registers phasegate_moe
-from .companions import DIGEST, attach, companions_of, load_companions, save_companions, trunk_digest
+from .companions import attach, companions_of, load_companions, rebind, save_companions, trunk_digest
 from .loading import align_generation
 from .parameters import expert_parameters, layer_of
 from .quantization import FIELD, encode_experts
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 INDEX = "packed.json"
-PACKED = "phasegate_packed"  # in config.json
 _EXPERTS = "experts"
 _VARIANT = "packed"
 _WEIGHTS = f"model.{_VARIANT}.safetensors"
@@ -154,7 +153,7 @@ def load_packed(folder: str | os.PathLike[str], registry: Any) -> PreTrainedMode
             f"The packed model in '{path}' cannot be read ({' '.join(str(error).split())}); pack it again."
         ) from error
     load_companions(model, path, registry)
-    _hold_companions(model, index["trunk"])
+    rebind(model, index["trunk"])  # the model that was packed computes the same
     return model.eval().requires_grad_(False)
 
 
@@ -235,7 +234,6 @@ def _save_trunk(
     model.save_pretrained(folder, state_dict=kept, max_shard_size=size, save_original_format=False, variant=_VARIANT)
     config = copy.deepcopy(model.config)
     setattr(config, FIELD, None)
-    setattr(config, PACKED, True)
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -268,16 +266,6 @@ def _fill_experts(model: PreTrainedModel, experts: Sequence[ExpertCodes], dtypes
         if trits.shape != parameter.shape:
             raise ValueError(f"{name} has shape {tuple(trits.shape)} instead of {tuple(parameter.shape)}")
         parameter.data = Codes(trits=trits, scales=scales).decode(getattr(torch, dtype))
-
-
-def _hold_companions(model: PreTrainedModel, trunk: str | None) -> None:
-    """Companions that belonged to the model that was packed belong to this one, which computes the same."""
-    sealed = getattr(model.config, DIGEST, None)
-    for name, companion in companions_of(model).items():
-        if companion.trunk == trunk:
-            attach(model, name, replace(companion, trunk=trunk_digest(model)))
-    if companions_of(model):
-        setattr(model.config, DIGEST, sealed)
 
 
 def _place_of(name: str) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, ExpertsInterface
 
 from ...registry.errors import ConfigError, StoreError
+from .companions import companions_of, rebind, trunk_digest
 from .parameters import expert_parameters
 from .quantizer import Codes, Quantizer
 
@@ -221,13 +222,15 @@ def unquantize(model: PreTrainedModel) -> None:
 @torch.no_grad()
 def bake(model: PreTrainedModel) -> bool:
     """Let the expert weights be what the forward pass made of them, and take the quantizer off: the model computes the
-    same without it. False for a model without a quantizer."""
+    same without it, and what was fitted to it still belongs to it. False for a model without a quantizer."""
     if quantization_of(model) is None:
         return False
+    before = trunk_digest(model) if companions_of(model) else None
     for name, codes in encode_experts(model).items():
         weight = model.get_parameter(name)
         weight.copy_(codes.decode(weight.dtype))
     unquantize(model)
+    rebind(model, before)
     return True
 
 

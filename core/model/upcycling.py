@@ -30,6 +30,7 @@ SIBLINGS: Mapping[str, str] = MappingProxyType(
     {"llama": "mixtral", "mistral": "mixtral", "olmo2": "flex_olmo", "qwen2": "qwen2_moe", "qwen3": "qwen3_moe"}
 )
 _OWN = "phasegate_moe"
+_SLOPE = 1e-6  # a weight that is always 1 has none, but for rounding
 _COUNTS = ("n_routed_experts", "num_experts", "num_local_experts")
 _IDENTITY = frozenset({"_name_or_path", "architectures", "dtype", "model_type", "transformers_version"})
 _FFN, _ROUTER, _SHARED = ".mlp.", ".mlp.gate.", ".mlp.shared_expert"
@@ -123,9 +124,9 @@ def upcycle(dense: PreTrainedModel, experts: int, top_k: int, seed: int) -> PreT
     """A stock MoE in fp32 on the CPU that computes what a dense model of a stock family computes.
 
     Equal seeds give equal routers. Its stock router normalises the weights of the chosen experts, so that with
-    ``top_k`` 1 their value is always 1 and the router learns nothing from the task loss (SPEC E3.3); with 2 it learns
-    once the experts differ. What travels with the dense model goes along. Raises ``ConfigError`` as ``sibling_config``
-    and ``clone`` do, and when the two models disagree on a row of random tokens.
+    ``top_k`` 1 their value is always 1 and the router learns nothing from the task loss (SPEC E3.3; see ``learns``);
+    with 2 it learns once the experts differ. What travels with the dense model goes along. Raises ``ConfigError`` as
+    ``sibling_config`` and ``clone`` do, and when the two models disagree on a row of random tokens.
     """
     config = sibling_config(dense.config, experts, top_k)
     with seeded(seed):
@@ -167,6 +168,28 @@ def upcycle_own(dense: PreTrainedModel, experts: int, *, seed: int, top_k: int |
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     _check_gates(model.eval(), seed)
     return _handed(dense, clone(dense, model))
+
+
+def learns(model: PreTrainedModel) -> bool:
+    """Whether the task loss can reach the routers of a model, in every layer.
+
+    It cannot where a token passes one expert and weights are normalised, as in the stock families: the weight is then
+    always 1, and the router follows other losses alone (SPEC E3.3). False for a model without routers.
+    """
+    generator, routers = torch.Generator().manual_seed(0), routers_of(model)
+    for _, _, router in routers:
+        hidden = torch.randn(64, model.config.hidden_size, generator=generator)
+        hidden = hidden.to(next(router.parameters(), hidden)).requires_grad_()
+        with torch.enable_grad():
+            weights = router(hidden)[1]  # shape: (64, k)
+        # A weight follows the hidden state as it follows the router, and that frozen or not. Not all weights of a
+        # token: their sum is 1 with any number of experts.
+        if not weights.requires_grad:
+            return False
+        (slope,) = torch.autograd.grad(weights[:, 0].sum(), hidden)
+        if not bool(slope.abs().max() > _SLOPE):
+            return False
+    return bool(routers)
 
 
 @torch.no_grad()

@@ -32,7 +32,7 @@ def upcycle_model(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> C
     """
     from ..model.companions import attach
     from ..model.origin import Origin
-    from ..model.upcycling import upcycle, upcycle_own
+    from ..model.upcycling import learns, upcycle, upcycle_own
 
     started = time.perf_counter()
     options: UpcycleOptions = _options(order)
@@ -54,8 +54,11 @@ def upcycle_model(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> C
     attach(moe, "origin", replace(origin, facts=facts))
     row |= _told(drift, "upcycle")
     notes = _notes(drift)
-    if not own and moe.config.num_experts_per_tok == 1:
-        notes += ("its router weighs one expert by 1 whatever it thinks and so learns nothing; set options.top_k to 2",)
+    if not learns(moe):
+        notes += (
+            "a token's one expert counts 1 whatever the router thinks, so that it learns nothing from the task; choose "
+            "top_k 2 or, for the platform's own model, gate straight-through",
+        )
     return moe, _result(row, started, notes)
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from ...core.model.distances import code_distances, expert_distances, experts_by_layer
+from ...core.model.parameters import expert_parameters
 from ...core.model.quantization import encode_experts, quantization_of
 from ...core.training.terms import LossContext, LossSetup
 from ...registry.errors import ConfigError
@@ -23,7 +24,9 @@ class ExpertDelta:
     s the spacing of the lattice (the mean of 1 / side over its sides above 1), and D_ij the share of ternary codes in
     which experts i and j differ, over all weights of all layers; for a model without a quantizer mean |W_i - W_j| /
     mean |W|. D is computed once, and the gradient moves positions only. (The original takes the L1 distance of the
-    weights here, whose gradient is zero for all that is trained, since experts are frozen: SPEC E3.22.)
+    weights here, whose gradient is zero for all that is trained, since experts are frozen: SPEC E3.22.) Raises
+    ``ConfigError`` at the first call where experts train: D would be that of their weights at that moment, and a run
+    that is resumed would go on with another.
 
     ``weights``, for experts that are trained: the mean of |W_i - W_j| over neighbours and all their latent weights. (A
     sum, as in the original, is some 10^7 times the task loss.) Only neighbours are pulled
@@ -56,6 +59,7 @@ class ExpertDelta:
         for router, sites in zip(self._routers, self._sites, strict=True):
             positions = router.positions.float()  # shape: (E, 3)
             if self._differences is None:
+                _need_frozen(self._model)
                 self._differences = _differences(self._model)
             differences = self._differences = self._differences.to(positions.device)
             one, other = torch.triu_indices(len(positions), len(positions), offset=1, device=positions.device)
@@ -91,6 +95,14 @@ class ExpertDelta:
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
         self._differences = None
+
+
+def _need_frozen(model: torch.nn.Module) -> None:
+    if any(model.get_parameter(name).requires_grad for name in expert_parameters(model)):
+        raise ConfigError(
+            "the loss 'expert-delta' with mode: positions compares the experts once and for all, but this step trains "
+            "them; freeze them with freeze: [experts], or choose mode: weights"
+        )
 
 
 def _differences(model: torch.nn.Module) -> torch.Tensor:
