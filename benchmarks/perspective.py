@@ -77,6 +77,8 @@ def evidence(folder: Path) -> dict[str, Found]:
 def over_seeds(values: Sequence[float]) -> str:
     """Mean and Student's 95 % interval over seeds, or the mean alone of one."""
     mean = statistics.fmean(values)
+    if math.isnan(mean):
+        return "–"
     if len(values) < 2:
         return f"{mean:.4f}"
     half = t_quantile(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
@@ -92,7 +94,7 @@ def paired(one: Found, other: Found, metric: str) -> float:
 
 def table(work: Path, seeds: Sequence[int]) -> None:
     """Print both comparisons, and what every event of the quantizer did."""
-    print("\nstage 5, a new router for frozen ternary experts, at equal tokens\n")
+    print("\nstage 5, a new router for frozen ternary experts, at equal tokens: torus, linear, difference\n")
     parts: dict[str, dict[int, dict[str, Found]]] = {
         name: {seed: evidence(stage(work, name, seed, "manifold")) for seed in seeds} for name in ("torus", "linear")
     }
@@ -107,12 +109,13 @@ def table(work: Path, seeds: Sequence[int]) -> None:
         ("codes that differ, neighbours", lambda found, seed: found["experts"]["density"].value),
     ]
     for label, value in rows:
-        cells = [over_seeds([value(parts[name][seed], seed) for seed in seeds]) for name in parts]
-        print(f"| {label} | {' | '.join(cells)} |")
+        by_name = [[value(parts[name][seed], seed) for seed in seeds] for name in ("torus", "linear")]
+        cells = [*by_name, [torus - linear for torus, linear in zip(*by_name, strict=True)]]
+        print(f"| {label} | {' | '.join(map(over_seeds, cells))} |")
     print("\nhops of consecutive tokens on the torus: same, one, two, far")
     for name in ("same", "one_hop", "two_hop", "far"):
         print(f"  {name}: {over_seeds([parts['torus'][seed]['torus'][name].value for seed in seeds])}")
-    print("\nstage 4, at equal tokens\n")
+    print("\nstage 4, at equal tokens: nats per token, difference from full precision, questions answered\n")
     base = {seed: evidence(stage(work, "full", seed, "ternary")) for seed in seeds}
     for name in ("full", "torus", "smallest", "soft", "reverse"):
         found = {seed: evidence(stage(work, name, seed, "ternary")) for seed in seeds}
