@@ -191,7 +191,8 @@ def test_a_twin_is_counted_as_what_it_is() -> None:
     head, ffn = 1536 * 64, 4 * 3 * 64 * 128
     pdr = 3 * (3 * 64 * 64 + 2 * 32 * 64 + 64)
     gqa = 2 * 64 * 64 + 2 * 64 * 32
-    twin = 6 * (4 * gqa + ffn + head) + 12 * 64 * (3 * 64 + 32)  # one layer looks back over 32 tokens
+    mha = 4 * 64 * 64  # the twin has a key-value head for every head, so that it is as large
+    twin = 6 * (4 * mha + ffn + head) + 12 * 64 * (3 * 64 + 32)  # one layer looks back over 32 tokens
     own = 6 * (pdr + gqa + ffn + head) + 12 * 64 * 32
     assert plan.budget.phases["seed"].training == pytest.approx(tokens * (twin + own))
 
