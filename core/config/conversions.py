@@ -26,16 +26,15 @@ class DistillOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UpcycleOptions:
-    """Experts cloned from the FFN of a dense model, then told apart.
+class BreakerOptions:
+    """How copies of an expert are told apart.
 
-    ``experts`` and ``top_k`` are those of the experiment's model if not given. ``breaker`` re-initialises the share
-    ``strength`` of every expert's units (``drop``, 0.5 if not given), adds noise of that many standard deviations
-    (``noise``, 0.01), or does nothing. ``strength`` is halved until perplexity on ``rows`` held-out rows rises by no
-    more than ``drift``.
+    ``breaker`` re-initialises the share ``strength`` of an expert's units (``drop``, 0.5 if not given), adds noise of
+    that many standard deviations (``noise``, 0.01), or does nothing. ``strength`` is halved until perplexity on
+    ``rows`` held-out rows rises by no more than ``drift``. ``top_k`` is how many experts a token passes afterwards, as
+    many as in the experiment's model (after upcycling) or as before (after growth) if not given.
     """
 
-    experts: Annotated[int, Field(ge=1)] | None = None
     top_k: Annotated[int, Field(ge=1)] | None = None
     breaker: Literal["drop", "noise", "none"] = "drop"
     strength: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
@@ -43,23 +42,24 @@ class UpcycleOptions:
     rows: Annotated[int, Field(ge=1)] = 32
 
     def __post_init__(self) -> None:
-        _check_strength(self.breaker, self.strength)
+        if self.breaker == "none" and self.strength is not None:
+            raise ValueError("strength has no effect with breaker none; remove it, or choose drop or noise")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GrowOptions:
-    """Every expert becomes ``copies``; all but the first of them are told apart as in ``UpcycleOptions``. ``top_k`` is
-    how many experts a token passes afterwards, as many as before if not given."""
+class UpcycleOptions(BreakerOptions):
+    """Every expert is cloned from the FFN of a dense model. ``experts`` are those of the experiment's model if not
+    given."""
+
+    experts: Annotated[int, Field(ge=1)] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrowOptions(BreakerOptions):
+    """Every expert becomes ``copies``, of which all but the first are told apart."""
 
     copies: Annotated[int, Field(ge=2)] = 2
-    top_k: Annotated[int, Field(ge=1)] | None = None
     breaker: Literal["drop", "noise", "none"] = "noise"
-    strength: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    drift: Positive = 0.05
-    rows: Annotated[int, Field(ge=1)] = 32
-
-    def __post_init__(self) -> None:
-        _check_strength(self.breaker, self.strength)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +77,6 @@ CAUSAL = ("causal", "distill")
 
 #: The strength of a breaker that none is given for: Nakamura 2025, 2502.19261, and a hundredth of the weights' spread.
 STRENGTH: Mapping[str, float] = {"drop": 0.5, "noise": 0.01, "none": 0.0}
-
-
-def _check_strength(breaker: str, strength: float | None) -> None:
-    if breaker == "none" and strength is not None:
-        raise ValueError("strength has no effect with breaker none; remove it, or choose drop or noise")
 
 
 def check_schedule(events: Sequence[float], shares: Sequence[float], label: str) -> None:
