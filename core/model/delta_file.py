@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ...registry.atomic import write_bytes
 from ...registry.errors import ConfigError, StoreError
 from .trit_file import (
     ExpertCodes,
@@ -30,7 +31,6 @@ from .trit_file import (
     is_sealed,
     read_whole,
     sealed,
-    write_whole,
 )
 
 _MAGIC, _VERSION = b"TRD1", 1
@@ -106,7 +106,7 @@ def write_delta(folder: Path, i: int, j: int, source: ExpertCodes, target: Exper
     delta, whole = sealed(b"".join(parts)), expert_bytes(j, target)
     full = len(delta) >= len(whole)
     name = f"expert_{j:03d}.trit" if full else f"delta_{i:03d}_{j:03d}.trd"
-    write_whole(folder / name, whole if full else delta)
+    write_bytes(folder / name, whole if full else delta)
     return DeltaReport(
         source=i,
         target=j,

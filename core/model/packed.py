@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
+from ...registry.atomic import sync_file
 from ...registry.current import using
 from ...registry.errors import ConfigError, StoreError
 from . import modeling  # noqa: F401  registers phasegate_moe
@@ -213,8 +214,7 @@ def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield partial
         for path in _files(partial):
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
+            sync_file(path)
         if target.exists():
             target.rmdir()
         partial.rename(target)

@@ -8,18 +8,16 @@ one), scales fp16, packed trits (see ``trits``); at the end the CRC32 of everyth
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
 import struct
 import zlib
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ...registry.atomic import write_bytes
 from ...registry.errors import StoreError
 from .trits import pack, packed_size, unpack
 
@@ -64,7 +62,7 @@ class Reader:
 
 def write_expert(path: Path, expert: int, codes: ExpertCodes) -> None:
     """Write one expert to ``path``, whole or not at all; ``StoreError`` where that cannot be done."""
-    write_whole(path, expert_bytes(expert, codes))
+    write_bytes(path, expert_bytes(expert, codes))
 
 
 def expert_bytes(expert: int, codes: ExpertCodes) -> bytes:
@@ -134,22 +132,6 @@ def is_sealed(data: bytes) -> bool:
     """Whether data ends with the CRC32 of what comes before."""
     end = len(data) - _SEAL.size
     return end >= 0 and _SEAL.pack(zlib.crc32(memoryview(data)[:end])) == data[end:]
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file, synced, whole or not at all; ``StoreError`` says why not."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise StoreError(f"'{path}' cannot be written: {error}; free space or choose another folder.") from error
-    finally:
-        with suppress(OSError):  # it is not there where it was renamed, or never came to be
-            temporary.unlink()
 
 
 def read_whole(path: Path) -> bytes:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...evals.records import read_judgements
+from ...registry.atomic import read_json
 from ...registry.errors import StoreError
-from ..run.atomic import read_json
 from ..run.comparison import find_run, stages_of
 from ..run.records import RunFolder
 from ..run.store import COMPLETE, Stage, Store

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from ...registry.atomic import write_text
 from ...registry.errors import StoreError
-from ..run.atomic import write_text
 from ..run.store import Store
 from .answers import answer
 from .reading import run_at, run_facts

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ...registry.atomic import write_json
 from ..config.conversions import CONVERSIONS
 from ..config.schema import PhaseSection, StepSection
-from .atomic import write_json
 from .policy import Action, Decision
 from .step import StepResult
 

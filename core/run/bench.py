@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...registry.atomic import read_json, write_json
 from ...registry.errors import StoreError
 from ...registry.provenance import refuse_drift
-from .atomic import read_json, write_json
 from .fingerprint import Recipe
 from .interrupt import Interruption
 from .plan import Plan, StagePlan, model_builder, used_components

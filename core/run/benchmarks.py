@@ -15,8 +15,8 @@ from ...evals.estimates import Estimate, of_pairs, of_value
 from ...evals.intervals import rescale
 from ...evals.measurement import Measurement
 from ...evals.records import measurement_from_json, measurement_to_json
+from ...registry.atomic import read_json, reporting, write_text
 from ...registry.errors import StoreError
-from .atomic import read_json, reporting, write_text
 from .fingerprint import digest
 from .store import Store
 

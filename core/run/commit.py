@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...evals.criteria import Judgement
 from ...evals.records import read_judgements
-from .atomic import write_json, write_text
+from ...registry.atomic import write_json, write_text
 from .plan import StagePlan
 from .processes import is_main, wait_for_all
 from .store import Stage, Work

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from ...registry.atomic import write_bytes
 from ...registry.errors import DataError
-from .atomic import write_bytes
 from .processes import is_main, wait_for_all
 from .seeds import derive
 from .step import StepOrder, Workshop

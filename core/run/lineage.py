@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .atomic import read_json
+from ...registry.atomic import read_json
 from .commit import CHANGES
 from .comparison import RunStage, experiment_of
 from .seeds import derive

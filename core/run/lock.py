@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .atomic import reporting
+from ...registry.atomic import reporting
 
 _POLL = 0.1  # seconds between two tries
 _PATIENCE = 0.5  # seconds between two looks at ``stop``

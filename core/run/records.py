@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from ...registry.atomic import read_json, reporting, sync_folder, write_json, write_text
 from ...registry.errors import StoreError
-from .atomic import read_json, reporting, sync_folder, write_json, write_text
 from .store import Stage
 
 FORMAT = 1

@@ -25,9 +25,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ...registry.atomic import read_json, reporting, sync_file, sync_folder, write_json, write_text
 from ...registry.errors import StoreError
 from . import lock
-from .atomic import read_json, reporting, sync_file, sync_folder, write_json, write_text
 from .fingerprint import Recipe, canonical, differences, file_sha256, recipe_of
 
 FORMAT = 1

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from ...registry.atomic import read_json
 from ...registry.errors import ConfigError, StoreError
 from ...registry.suggest import did_you_mean, listing
-from .atomic import read_json
 from .comparison import find_run, stages_of
 from .fingerprint import digest, file_sha256
 from .store import COMPLETE, Stage, Store

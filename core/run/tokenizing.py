@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...registry.atomic import write_json
 from ..config.schema import TokenizerSection
-from .atomic import write_json
 
 if TYPE_CHECKING:
     from ..data.corpus import Corpus

@@ -11,8 +11,8 @@ from filelock import FileLock
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from ...registry.atomic import reporting
 from ...registry.errors import StoreError
-from ..run.atomic import reporting
 
 _BLOCK = 1 << 16  # bytes read at a time when the end of the last whole line is looked for
 

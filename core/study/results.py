@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ...registry.atomic import write_json
 from ...registry.errors import StoreError
-from ..run.atomic import write_json
 from .definition import Definition, curriculum_of
 from .ending import refit_of
 from .orders import is_valid

@@ -10,8 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...registry.atomic import read_json, reporting, write_json
 from ...registry.errors import StoreError
-from ..run.atomic import read_json, reporting, write_json
 from ..run.fingerprint import differences, digest, library_versions, to_plain
 from ..run.lock import single_flight
 from .choosing import Choice

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from ..run.atomic import reporting
+from ...registry.atomic import reporting
 from ..run.lock import single_flight
 from .parameters import point_key
 from .storage import StudyFolder

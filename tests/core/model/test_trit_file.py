@@ -17,7 +17,6 @@ from phasegate.core.model.trit_file import (
     read_expert,
     serialise,
     write_expert,
-    write_whole,
 )
 from phasegate.registry.errors import StoreError
 
@@ -177,8 +176,8 @@ def test_codes_that_are_no_matrix_are_refused() -> None:
 
 def test_what_cannot_be_written_leaves_nothing(tmp_path: Path, path: Path) -> None:
     (tmp_path / "taken").mkdir()
-    with pytest.raises(StoreError, match="cannot be written"):
-        write_whole(tmp_path / "taken", b"x")
-    with pytest.raises(StoreError, match="cannot be written"):
-        write_whole(path / "below", b"x")
+    with pytest.raises(StoreError, match=r"cannot write taken in .*directory"):
+        write_expert(tmp_path / "taken", 3, draw())
+    with pytest.raises(StoreError, match=r"cannot write below in .*directory"):
+        write_expert(path / "below", 3, draw())
     assert sorted(found.name for found in tmp_path.iterdir()) == ["expert_003.trit", "taken"]
