@@ -6,23 +6,29 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from phasegate.core.cli.app import main
 
 
-def test_a_plan_of_the_preset_counts_its_cost_and_imports_neither_torch_nor_datasets(tmp_path: Path) -> None:
+def light_plan(preset: str, folder: Path) -> Any:
+    """The plan of a preset as JSON data, from a process that has imported nothing heavy when it ends."""
     code = (
         "import sys\n"
         "from phasegate.core.cli.app import main\n"
-        "try:\n    main(['plan', 'ncas-nano', '--json'])\n"
+        f"try:\n    main(['plan', '{preset}', '--json'])\n"
         "except SystemExit as stop:\n    assert not stop.code, stop.code\n"
         "heavy = {'torch', 'transformers', 'datasets', 'lm_eval'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    plan = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def test_a_plan_of_the_preset_counts_its_cost_and_imports_neither_torch_nor_datasets(tmp_path: Path) -> None:
+    plan = light_plan("ncas-nano", tmp_path)
     # 1536 x 64 embeddings; 3 layers of 4 x 64 x 64 attention and 9 x 3 x 64 x 64 experts, 9 x 64 router, norms.
     assert plan["parameters"]["total"] == 98_304 + 3 * (16_384 + 110_592 + 576 + 160) + 64
     names = ["foundation", "specialization", "alignment", "safety", "metacognition", "optimization"]
@@ -41,17 +47,7 @@ def test_a_plan_of_the_preset_counts_its_cost_and_imports_neither_torch_nor_data
 
 
 def test_a_plan_of_a_trillion_parameters_allocates_and_imports_nothing_heavy_either(tmp_path: Path) -> None:
-    code = (
-        "import sys\n"
-        "from phasegate.core.cli.app import main\n"
-        "try:\n    main(['plan', 'perspective-paper', '--json'])\n"
-        "except SystemExit as stop:\n    assert not stop.code, stop.code\n"
-        "heavy = {'torch', 'transformers', 'datasets', 'lm_eval'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    plan = json.loads(done.stdout)
+    plan = light_plan("perspective-paper", tmp_path)
     assert [stage["phase"] for stage in plan["stages"]] == [
         "seed",
         "experts",

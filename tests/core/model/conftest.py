@@ -13,6 +13,7 @@ from phasegate.core.config.schema import Ref
 from phasegate.core.model.anchors import Guard
 from phasegate.core.model.builder import ModelContext
 from phasegate.core.model.companions import trunk_digest
+from phasegate.core.model.probes import Probes
 from phasegate.core.model.tokenizer import train_tokenizer
 from phasegate.registry.components import AnchorSpec
 from phasegate.registry.entries import Entry
@@ -142,5 +143,23 @@ def make_guard() -> Callable[..., Guard]:
             "refusal": "no .",
         }
         return Guard(**(settings | changes))
+
+    return make
+
+
+@pytest.fixture
+def make_probes() -> Callable[..., Probes]:
+    """Probes of layer 1 of a model of width 32 that were fitted to the trunk with this digest."""
+
+    def make(trunk: str) -> Probes:
+        return Probes(
+            layers=(1,),
+            weight=torch.ones(1, 2, 32),
+            bias=torch.zeros(1),
+            penalties={"a": 2.0},
+            position="both",
+            pool="mean",
+            trunk=trunk,
+        )
 
     return make

@@ -18,45 +18,28 @@ from torch import nn
 from transformers import PreTrainedModel
 
 
-class Experts(nn.Module):
-    """Stacked weights under the names that the platform knows."""
-
-    def __init__(self, gate_up: torch.Tensor, down: torch.Tensor) -> None:
-        super().__init__()
-        self.num_experts = len(gate_up)
-        self.gate_up_proj, self.down_proj = nn.Parameter(gate_up), nn.Parameter(down)
-
-
-def stack(*layers: tuple[torch.Tensor, torch.Tensor]) -> nn.Module:
-    model = nn.Module()
-    model.layers = nn.ModuleList()
-    for gate_up, down in layers:
-        layer = nn.Module()
-        layer.experts = Experts(gate_up, down)
-        model.layers.append(layer)
-    return model
-
-
-def test_distances_are_means_over_all_weights_of_all_layers() -> None:
+def test_distances_are_means_over_all_weights_of_all_layers(stacked_experts: Callable[..., nn.Module]) -> None:
     # Layer 0: 4 + 2 weights that differ by 1; layer 1: the same number that differ by 3.
     zeros = torch.zeros(2, 2, 2), torch.zeros(2, 1, 2)
     ones = tuple(part + torch.tensor([0.0, 1.0])[:, None, None] for part in zeros)
     threes = tuple(part + torch.tensor([0.0, 3.0])[:, None, None] for part in zeros)
-    found = expert_distances(stack((ones[0], ones[1]), (threes[0], threes[1])))
+    found = expert_distances(stacked_experts((ones[0], ones[1]), (threes[0], threes[1])))
     torch.testing.assert_close(found, torch.tensor([[0.0, 2.0], [2.0, 0.0]]))
 
 
-def test_a_larger_matrix_counts_for_more() -> None:
+def test_a_larger_matrix_counts_for_more(stacked_experts: Callable[..., nn.Module]) -> None:
     gate_up, down = torch.zeros(2, 3, 2), torch.zeros(2, 1, 2)
     gate_up[1] = 4.0  # 6 of 8 weights
-    assert expert_distances(stack((gate_up, down)))[0, 1].item() == 3.0
+    assert expert_distances(stacked_experts((gate_up, down)))[0, 1].item() == 3.0
 
 
-def test_many_weights_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_weights_are_compared_in_parts(
+    stacked_experts: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
     weights = torch.randn(3, 7, 5, generator=torch.Generator().manual_seed(0)), torch.zeros(3, 2, 2)
-    whole = expert_distances(stack(weights))
+    whole = expert_distances(stacked_experts(weights))
     monkeypatch.setattr("phasegate.core.model.distances._COLUMNS", 4)
-    torch.testing.assert_close(expert_distances(stack(weights)), whole)
+    torch.testing.assert_close(expert_distances(stacked_experts(weights)), whole)
 
 
 def test_code_distances_count_differing_codes_and_no_scales() -> None:
@@ -111,7 +94,7 @@ def test_a_model_without_experts_is_refused() -> None:
         expert_distances(nn.Linear(2, 2))
 
 
-def test_layers_with_unlike_numbers_of_experts_are_refused() -> None:
+def test_layers_with_unlike_numbers_of_experts_are_refused(stacked_experts: Callable[..., nn.Module]) -> None:
     two, three = (torch.zeros(2, 1, 1), torch.zeros(2, 1, 1)), (torch.zeros(3, 1, 1), torch.zeros(3, 1, 1))
     with pytest.raises(ConfigError, match="2 experts and some 3"):
-        expert_distances(stack(two, three))
+        expert_distances(stacked_experts(two, three))

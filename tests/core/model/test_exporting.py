@@ -213,25 +213,19 @@ def quantize(model: Any) -> None:
     quantize_experts(model, "phasegate:ternary", {}, Ternary(TernaryConfig()))
 
 
-def probes_of(model: Any, trunk: str) -> Probes:
-    return Probes(
-        layers=(1,),
-        weight=torch.ones(1, 2, 32),
-        bias=torch.zeros(1),
-        penalties={"a": 2.0},
-        position="both",
-        pool="mean",
-        trunk=trunk,
-    )
-
-
 @pytest.mark.parametrize("gate", ["softmax", "straight-through"])
 def test_what_was_fitted_to_a_quantized_model_belongs_to_its_export(
-    build: Any, tokenizer: Any, with_plane: Registry, make_guard: Callable[..., Guard], tmp_path: Path, gate: str
+    make_probes: Callable[..., Probes],
+    build: Any,
+    tokenizer: Any,
+    with_plane: Registry,
+    make_guard: Callable[..., Guard],
+    tmp_path: Path,
+    gate: str,
 ) -> None:
     model = build(gate)  # straight-through with two experts per token keeps its own model type
     quantize(model)
-    attach(model, "probes", probes_of(model, trunk_digest(model)))
+    attach(model, "probes", make_probes(trunk_digest(model)))
     attach(model, "anchor", make_guard(model))
     save_model(model, tokenizer, tmp_path / "in")
     export_model(tmp_path / "in", tmp_path / "out", with_plane)
@@ -243,11 +237,11 @@ def test_what_was_fitted_to_a_quantized_model_belongs_to_its_export(
 
 
 def test_what_was_fitted_to_other_weights_is_stale_in_an_export_too(
-    build: Any, tokenizer: Any, registry: Registry, tmp_path: Path
+    make_probes: Callable[..., Probes], build: Any, tokenizer: Any, registry: Registry, tmp_path: Path
 ) -> None:
     model = build()
     quantize(model)
-    attach(model, "probes", probes_of(model, trunk_digest(build(seed=1))))
+    attach(model, "probes", make_probes(trunk_digest(build(seed=1))))
     save_model(model, tokenizer, tmp_path / "in")
     export_model(tmp_path / "in", tmp_path / "out", registry)
     exported = load_model(tmp_path / "out", registry)

@@ -63,18 +63,6 @@ def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def probes_of(model: Any) -> Probes:
-    return Probes(
-        layers=(1,),
-        weight=torch.ones(1, 2, 32),
-        bias=torch.zeros(1),
-        penalties={"a": 2.0},
-        position="both",
-        pool="mean",
-        trunk=trunk_digest(model),
-    )
-
-
 @pytest.fixture
 def packed(build: Any, tokenizer: Any, tmp_path: Path) -> Path:
     model = build(seed=1)
@@ -280,11 +268,11 @@ def test_a_model_with_an_anchor_is_refused(
 
 
 def test_probes_of_the_quantized_model_belong_to_the_packed_one(
-    build: Any, tokenizer: Any, registry: Any, tmp_path: Path
+    make_probes: Callable[..., Probes], build: Any, tokenizer: Any, registry: Any, tmp_path: Path
 ) -> None:
     model = build(seed=1)
     quantize_experts(model, "signs", {}, Signs())
-    attach(model, "probes", probes_of(model))
+    attach(model, "probes", make_probes(trunk_digest(model)))
     save_packed(model, tokenizer, tmp_path / "packed", encode_experts(model))
     loaded = load_packed(tmp_path / "packed", registry)
     assert not companions_of(loaded)["probes"].stale(loaded)
@@ -293,18 +281,20 @@ def test_probes_of_the_quantized_model_belong_to_the_packed_one(
 
 
 def test_probes_of_other_weights_do_not_belong_to_the_packed_model(
-    build: Any, tokenizer: Any, registry: Any, tmp_path: Path
+    make_probes: Callable[..., Probes], build: Any, tokenizer: Any, registry: Any, tmp_path: Path
 ) -> None:
     model = build(seed=1)
-    attach(model, "probes", probes_of(model))
+    attach(model, "probes", make_probes(trunk_digest(model)))
     save_packed(model, tokenizer, tmp_path / "packed", code(model))  # which changes the model
     loaded = load_packed(tmp_path / "packed", registry)
     assert companions_of(loaded)["probes"].stale(loaded)
 
 
-def test_a_missing_companion_is_an_error(build: Any, tokenizer: Any, registry: Any, tmp_path: Path) -> None:
+def test_a_missing_companion_is_an_error(
+    make_probes: Callable[..., Probes], build: Any, tokenizer: Any, registry: Any, tmp_path: Path
+) -> None:
     model = build(seed=1)
-    attach(model, "probes", probes_of(model))
+    attach(model, "probes", make_probes(trunk_digest(model)))
     save_packed(model, tokenizer, tmp_path / "packed", code(model))
     (tmp_path / "packed" / "companions" / "probes.json").unlink()
     with pytest.raises(StoreError, match=r"probes.json' cannot be read"):

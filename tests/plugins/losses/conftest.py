@@ -7,6 +7,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -62,6 +63,45 @@ def context(router: FakeRouter) -> Callable[..., LossContext]:
             domains=DOMAINS,
             step=0,
             progress=0.0,
+        )
+
+    return make
+
+
+@pytest.fixture
+def routed() -> Callable[..., LossContext]:
+    """A context of a model whose layers have a router as ``gate``; all of them see the same hidden states (N, H)."""
+
+    def make(
+        model: Any,
+        hidden: Sequence[Sequence[float]] | torch.Tensor,
+        mask: Sequence[bool] | None = None,
+        follows: Sequence[bool] | None = None,
+    ) -> LossContext:
+        states = torch.as_tensor(hidden, dtype=torch.float32)
+        records = []
+        for layer, block in enumerate(model.layers):
+            logits, weights, index = block.gate(states)
+            records.append(
+                RouterRecord(
+                    name=f"{layer}",
+                    layer=layer,
+                    module=block.gate,
+                    logits=logits,
+                    weights=weights,
+                    index=index,
+                    hidden=states,
+                )
+            )
+        return LossContext(
+            model=model,
+            records=records,
+            mask=torch.tensor([True] * len(states) if mask is None else list(mask)),
+            domain=torch.zeros(len(states), dtype=torch.int64),
+            domains=(),
+            step=0,
+            progress=0.0,
+            follows=None if follows is None else torch.tensor(list(follows)),
         )
 
     return make

@@ -24,24 +24,6 @@ from transformers import PreTrainedModel
 MEAN = DiversityConfig(centre="mean")
 
 
-class Experts(nn.Module):
-    def __init__(self, gate_up: torch.Tensor, down: torch.Tensor) -> None:
-        super().__init__()
-        self.num_experts = len(gate_up)
-        self.gate_up_proj, self.down_proj = nn.Parameter(gate_up), nn.Parameter(down)
-
-
-def bare(*layers: tuple[torch.Tensor, torch.Tensor]) -> nn.Module:
-    """Nothing but stacked experts, shape (E, R, C) each."""
-    model = nn.Module()
-    model.layers = nn.ModuleList()
-    for gate_up, down in layers:
-        layer = nn.Module()
-        layer.experts = Experts(gate_up, down)
-        model.layers.append(layer)
-    return model
-
-
 def setup_of(model: nn.Module, experts: int) -> LossSetup:
     return LossSetup(model=model, domains=(), experts=experts, top_k=1, layers=1, world_size=1, accumulate=1)
 
@@ -73,15 +55,20 @@ def with_origin(model: Any, **weights: torch.Tensor) -> Origin:
 ZEROS = Origin(gate_up={0: torch.zeros(24, 8)}, down={0: torch.zeros(8, 12)})
 
 
-def moved_together(experts: int = 8, common: float = 0.7) -> nn.Module:
+@pytest.fixture
+def moved_together(stacked_experts: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     """Experts cloned from zeros that have moved with a common part: cosines near common^2 / (common^2 + 1)."""
-    random = torch.Generator().manual_seed(0)
-    shared, own = torch.randn(1, 24, 8, generator=random), torch.randn(experts, 24, 8, generator=random)
-    down = torch.randn(experts, 8, 12, generator=random)
-    down[:] = common * torch.randn(1, 8, 12, generator=random) + down
-    model = bare((common * shared + own, down))
-    with_origin(model, gate_up=torch.zeros(24, 8), down=torch.zeros(8, 12))
-    return model
+
+    def make(experts: int = 8, common: float = 0.7) -> nn.Module:
+        random = torch.Generator().manual_seed(0)
+        shared, own = torch.randn(1, 24, 8, generator=random), torch.randn(experts, 24, 8, generator=random)
+        down = torch.randn(experts, 8, 12, generator=random)
+        down[:] = common * torch.randn(1, 8, 12, generator=random) + down
+        model = stacked_experts((common * shared + own, down))
+        with_origin(model, gate_up=torch.zeros(24, 8), down=torch.zeros(8, 12))
+        return model
+
+    return make
 
 
 @pytest.fixture
@@ -108,16 +95,16 @@ def tiny() -> Callable[..., PreTrainedModel]:
     return make
 
 
-def test_its_value_is_the_mean_positive_cosine_over_pairs_and_layers() -> None:
+def test_its_value_is_the_mean_positive_cosine_over_pairs_and_layers(stacked_experts: Callable[..., nn.Module]) -> None:
     # From their mean (0, 0): layer 0 has cosines 1, -1, -1 and layer 1 has 0, -1/sqrt 2, -1/sqrt 2.
     first = torch.tensor([[1.0], [1.0], [-2.0]])[..., None] * torch.ones(1, 1, 2)
     second = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]], [[-1.0, -1.0]]])
     none = torch.zeros(3, 1, 1)
-    value = Diversity(MEAN, setup_of(bare((first, none), (second, none)), 3))(at())
+    value = Diversity(MEAN, setup_of(stacked_experts((first, none), (second, none)), 3))(at())
     assert value.item() == pytest.approx((1 / 3 + 0.0) / 2, abs=1e-6)
 
 
-def test_its_gradient_is_that_of_the_formula() -> None:
+def test_its_gradient_is_that_of_the_formula(moved_together: Callable[..., nn.Module]) -> None:
     model = moved_together()
     Diversity(DiversityConfig(), setup_of(model, 8))(at()).backward()
     flat = torch.cat([p.detach().flatten(1) for p in model.parameters()], dim=1).requires_grad_()
@@ -138,7 +125,9 @@ def train(model: nn.Module, sign: float, config: DiversityConfig | None = None) 
     return mean_cosine(model, origin=ZEROS)
 
 
-def test_descending_it_takes_experts_apart_and_the_originals_sign_together() -> None:
+def test_descending_it_takes_experts_apart_and_the_originals_sign_together(
+    moved_together: Callable[..., nn.Module],
+) -> None:
     """SPEC E3.1: 0.36 -> 0.89 with the original's sign, 0.30 -> -0.09 with the corrected one."""
     start = mean_cosine(
         moved_together(), origin=with_origin(moved_together(), gate_up=torch.zeros(24, 8), down=torch.zeros(8, 12))
@@ -182,10 +171,10 @@ def test_the_sign_decides_also_while_a_model_learns_tokens(tiny: Callable[..., P
     assert found[-1.0] > found[0.0] + 0.2
 
 
-def test_identical_clones_get_no_gradient_from_it() -> None:
+def test_identical_clones_get_no_gradient_from_it(stacked_experts: Callable[..., nn.Module]) -> None:
     """SPEC E3.2: something else has to break their symmetry."""
     weights = torch.randn(1, 24, 8, generator=torch.Generator().manual_seed(0)), torch.ones(1, 8, 12)
-    model = bare((weights[0].repeat(8, 1, 1), weights[1].repeat(8, 1, 1)))
+    model = stacked_experts((weights[0].repeat(8, 1, 1), weights[1].repeat(8, 1, 1)))
     with_origin(model, gate_up=weights[0][0], down=weights[1][0])
     value = Diversity(DiversityConfig(), setup_of(model, 8))(at())
     value.backward()
@@ -201,9 +190,9 @@ def test_only_experts_get_a_gradient(tiny: Callable[..., PreTrainedModel]) -> No
     assert {name for name, p in model.named_parameters() if p.grad is not None} == names
 
 
-def test_experts_that_have_not_moved_are_left_out() -> None:
+def test_experts_that_have_not_moved_are_left_out(stacked_experts: Callable[..., nn.Module]) -> None:
     weights = torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]], [[0.0, 0.0]]])
-    model = bare((weights, torch.zeros(3, 1, 1)))
+    model = stacked_experts((weights, torch.zeros(3, 1, 1)))
     with_origin(model, gate_up=torch.zeros(1, 2), down=torch.zeros(1, 1))
     assert Diversity(DiversityConfig(), setup_of(model, 3))(at()).item() == pytest.approx(0.5**0.5)  # one pair of three
 
@@ -221,7 +210,7 @@ def test_neighbours_may_stay_alike(tiny: Callable[..., PreTrainedModel]) -> None
     assert value.item() == pytest.approx(sum(expected).item() / 2, rel=1e-5)  # type: ignore[union-attr]
 
 
-def test_a_sketch_is_near_the_exact_value_and_new_in_every_step() -> None:
+def test_a_sketch_is_near_the_exact_value_and_new_in_every_step(moved_together: Callable[..., nn.Module]) -> None:
     model = moved_together()
     exact = Diversity(DiversityConfig(), setup_of(model, 8))(at()).item()
     loss = Diversity(DiversityConfig(sketch=128), setup_of(model, 8))
@@ -231,12 +220,14 @@ def test_a_sketch_is_near_the_exact_value_and_new_in_every_step() -> None:
     assert loss(at(3)).item() == values[3]
 
 
-def test_a_sketch_takes_experts_apart_and_not_only_their_sketches() -> None:
+def test_a_sketch_takes_experts_apart_and_not_only_their_sketches(moved_together: Callable[..., nn.Module]) -> None:
     assert train(moved_together(), sign=1.0, config=DiversityConfig(sketch=64)) < 0.1
 
 
-def test_a_model_of_unknown_origin_is_refused_unless_the_mean_is_the_centre() -> None:
-    model = bare((torch.randn(4, 2, 2), torch.randn(4, 2, 2)))
+def test_a_model_of_unknown_origin_is_refused_unless_the_mean_is_the_centre(
+    stacked_experts: Callable[..., nn.Module],
+) -> None:
+    model = stacked_experts((torch.randn(4, 2, 2), torch.randn(4, 2, 2)))
     with pytest.raises(ConfigError, match="centre: mean, or upcycle"):
         Diversity(DiversityConfig(), setup_of(model, 4))
     assert Diversity(MEAN, setup_of(model, 4))(at()).isfinite()

@@ -6,12 +6,13 @@ import dataclasses
 import gc
 import math
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from phasegate.core.model.router import RouterBase, RouterContext
-from phasegate.core.training.terms import LossContext, LossSetup, RouterRecord
+from phasegate.core.training.terms import LossContext, LossSetup
 from phasegate.plugins.losses.imitation import Imitation
 from phasegate.plugins.losses.options import ImitationConfig
 from phasegate.plugins.routers.linear import LinearRouter
@@ -54,37 +55,11 @@ def setup_of(model: nn.Module, parent: Any) -> LossSetup:
     )
 
 
-def context(model: Any, hidden: torch.Tensor, mask: list[bool] | None = None) -> LossContext:
-    records = []
-    for layer, block in enumerate(model.layers):
-        logits, weights, index = block.gate(hidden)
-        records.append(
-            RouterRecord(
-                name=f"{layer}",
-                layer=layer,
-                module=block.gate,
-                logits=logits,
-                weights=weights,
-                index=index,
-                hidden=hidden,
-            )
-        )
-    return LossContext(
-        model=model,
-        records=records,
-        mask=torch.tensor([True] * len(hidden) if mask is None else mask),
-        domain=torch.zeros(len(hidden), dtype=torch.int64),
-        domains=(),
-        step=0,
-        progress=0.0,
-    )
-
-
 def states(count: int, seed: int = 1) -> torch.Tensor:
     return torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
 
 
-def test_its_value_is_the_surprise_at_what_the_old_router_chooses() -> None:
+def test_its_value_is_the_surprise_at_what_the_old_router_chooses(routed: Callable[..., LossContext]) -> None:
     new, old = routed_by("linear", layers=1), routed_by("linear", layers=1)
     with torch.no_grad():
         new.layers[0].gate.weight.copy_(torch.eye(4) * math.log(3.0))
@@ -92,18 +67,18 @@ def test_its_value_is_the_surprise_at_what_the_old_router_chooses() -> None:
     loss = Imitation(ImitationConfig(), setup_of(new, old))
     # p = (3, 1, 1, 1) / 6 for the first token, and the old router sends it to expert 3.
     hidden = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
-    assert loss(context(new, hidden)).item() == pytest.approx(math.log(6.0), rel=1e-5)
+    assert loss(routed(new, hidden)).item() == pytest.approx(math.log(6.0), rel=1e-5)
     assert loss.told[0].item() == 0.0
 
 
-def test_a_copy_agrees_with_what_it_was_copied_from() -> None:
+def test_a_copy_agrees_with_what_it_was_copied_from(routed: Callable[..., LossContext]) -> None:
     new, old = routed_by("linear", seed=3), routed_by("linear", seed=3)
     loss = Imitation(ImitationConfig(), setup_of(new, old))
-    loss(context(new, states(50)))
+    loss(routed(new, states(50)))
     assert loss.told[0].item() == 1.0
 
 
-def test_agreement_is_a_mean_over_valid_tokens_and_layers() -> None:
+def test_agreement_is_a_mean_over_valid_tokens_and_layers(routed: Callable[..., LossContext]) -> None:
     new, old = routed_by("linear"), routed_by("linear")
     with torch.no_grad():
         for block, sign in zip(new.layers, (1.0, -1.0), strict=True):
@@ -111,12 +86,12 @@ def test_agreement_is_a_mean_over_valid_tokens_and_layers() -> None:
         for block in old.layers:
             block.gate.weight.copy_(torch.eye(4))
     loss = Imitation(ImitationConfig(), setup_of(new, old))
-    loss(context(new, torch.eye(4)))
+    loss(routed(new, torch.eye(4)))
     assert loss.told[0].item() == 0.5  # the first layer agrees, the second never does
 
 
 @pytest.mark.parametrize(("kind", "other"), [("torus", "linear"), ("linear", "torus"), ("torus", "torus")])
-def test_any_router_learns_the_choices_of_any_other(kind: str, other: str) -> None:
+def test_any_router_learns_the_choices_of_any_other(routed: Callable[..., LossContext], kind: str, other: str) -> None:
     new, old = routed_by(kind, seed=1), routed_by(other, seed=2)
     loss = Imitation(ImitationConfig(), setup_of(new, old))
     optimizer = torch.optim.Adam(new.parameters(), lr=0.03)
@@ -124,7 +99,7 @@ def test_any_router_learns_the_choices_of_any_other(kind: str, other: str) -> No
     agreements = []
     for _ in range(150):
         optimizer.zero_grad()
-        loss(context(new, hidden)).backward()
+        loss(routed(new, hidden)).backward()
         optimizer.step()
         agreements.append(loss.told[0].item())
     # Three coordinates cannot say all that a matrix can, nor a matrix what a torus can.
@@ -132,17 +107,17 @@ def test_any_router_learns_the_choices_of_any_other(kind: str, other: str) -> No
     assert agreements[-1] > 0.55
 
 
-def test_the_old_router_stays_what_it_was() -> None:
+def test_the_old_router_stays_what_it_was(routed: Callable[..., LossContext]) -> None:
     new, old = routed_by("torus"), routed_by("linear")
     before = [block.gate.weight.clone() for block in old.layers]
-    Imitation(ImitationConfig(), setup_of(new, old))(context(new, states(8))).backward()
+    Imitation(ImitationConfig(), setup_of(new, old))(routed(new, states(8))).backward()
     for block, weight in zip(old.layers, before, strict=True):
         assert torch.equal(block.gate.weight, weight)
         assert block.gate.weight.grad is None
         assert block.gate.weight.requires_grad  # the parent itself was not touched
 
 
-def test_nothing_of_the_parent_is_kept_but_its_routers() -> None:
+def test_nothing_of_the_parent_is_kept_but_its_routers(routed: Callable[..., LossContext]) -> None:
     new, old = routed_by("torus"), routed_by("linear")
     old.embedding = nn.Embedding(100, 4)
     gone = weakref.ref(old.embedding)
@@ -150,24 +125,24 @@ def test_nothing_of_the_parent_is_kept_but_its_routers() -> None:
     del old
     gc.collect()
     assert gone() is None
-    assert loss(context(new, states(4))).isfinite()
+    assert loss(routed(new, states(4))).isfinite()
 
 
-def test_padding_counts_for_nothing() -> None:
+def test_padding_counts_for_nothing(routed: Callable[..., LossContext]) -> None:
     new, old = routed_by("torus"), routed_by("linear")
     loss = Imitation(ImitationConfig(), setup_of(new, old))
     hidden = states(6)
-    plain, told = loss(context(new, hidden)).item(), loss.told[0].item()
-    padded = context(new, torch.cat([hidden, torch.zeros(2, 4)]), [True] * 6 + [False] * 2)
+    plain, told = loss(routed(new, hidden)).item(), loss.told[0].item()
+    padded = routed(new, torch.cat([hidden, torch.zeros(2, 4)]), [True] * 6 + [False] * 2)
     junk = torch.cat([hidden, torch.full((2, 4), float("nan"))])
     records = [dataclasses.replace(record, hidden=junk) for record in padded.records]
     assert loss(dataclasses.replace(padded, records=records)).item() == pytest.approx(plain, rel=1e-5)
     assert loss.told[0].item() == pytest.approx(told)
 
 
-def test_it_reads_hidden_states_of_another_precision() -> None:
+def test_it_reads_hidden_states_of_another_precision(routed: Callable[..., LossContext]) -> None:
     new, old = routed_by("torus"), routed_by("linear")
-    ctx = context(new, states(4))
+    ctx = routed(new, states(4))
     records = [
         dataclasses.replace(record, hidden=record.hidden.bfloat16())  # type: ignore[union-attr]
         for record in ctx.records

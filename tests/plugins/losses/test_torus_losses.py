@@ -11,7 +11,7 @@ import torch
 from phasegate.core.model.quantizer import Codes
 from phasegate.core.model.router import RouterContext
 from phasegate.core.training.routing import StepTokens, route, tokens_by_domain
-from phasegate.core.training.terms import LossContext, LossSetup, RouterRecord
+from phasegate.core.training.terms import LossContext, LossSetup
 from phasegate.plugins.losses import expert_delta
 from phasegate.plugins.losses.expert_delta import ExpertDelta
 from phasegate.plugins.losses.fold import Fold
@@ -53,93 +53,61 @@ def setup_of(model: nn.Module, experts: int = 4) -> LossSetup:
     return LossSetup(model=model, domains=(), experts=experts, top_k=1, layers=1, world_size=1, accumulate=1)
 
 
-def context(
-    model: Any,
-    hidden: Sequence[Sequence[float]] | torch.Tensor,
-    mask: Sequence[bool] | None = None,
-    follows: Sequence[bool] | None = None,
-) -> LossContext:
-    """All layers see the same hidden states, shape (N, 3)."""
-    states = torch.as_tensor(hidden, dtype=torch.float32)
-    records = []
-    for layer, block in enumerate(model.layers):
-        logits, weights, index = block.gate(states)
-        records.append(
-            RouterRecord(
-                name=f"{layer}",
-                layer=layer,
-                module=block.gate,
-                logits=logits,
-                weights=weights,
-                index=index,
-                hidden=states,
-            )
-        )
-    return LossContext(
-        model=model,
-        records=records,
-        mask=torch.tensor([True] * len(states) if mask is None else list(mask)),
-        domain=torch.zeros(len(states), dtype=torch.int64),
-        domains=(),
-        step=0,
-        progress=0.0,
-        follows=None if follows is None else torch.tensor(list(follows)),
-    )
-
-
 LINE = (4, 1, 1)  # experts at 1/8, 3/8, 5/8 and 7/8 of the first axis
 
 
 # ---- smooth
 
 
-def test_a_step_over_the_seam_is_as_short_as_it_is() -> None:
+def test_a_step_over_the_seam_is_as_short_as_it_is(routed: Callable[..., LossContext]) -> None:
     model = model_of(LINE)
-    value = Smooth(SmoothConfig(), setup_of(model))(context(model, [[0.99, 0.5, 0.5], [0.01, 0.5, 0.5]]))
+    value = Smooth(SmoothConfig(), setup_of(model))(routed(model, [[0.99, 0.5, 0.5], [0.01, 0.5, 0.5]]))
     assert value.item() == pytest.approx(0.02 / 2, abs=1e-6)  # one step, two tokens
 
 
-def test_only_tokens_of_one_document_follow_each_other() -> None:
+def test_only_tokens_of_one_document_follow_each_other(routed: Callable[..., LossContext]) -> None:
     model = model_of(LINE)
     hidden = [[0.1, 0.5, 0.5], [0.2, 0.5, 0.5], [0.6, 0.5, 0.5], [0.65, 0.5, 0.5]]
-    value = Smooth(SmoothConfig(), setup_of(model))(context(model, hidden, follows=[False, True, False, True]))
+    value = Smooth(SmoothConfig(), setup_of(model))(routed(model, hidden, follows=[False, True, False, True]))
     assert value.item() == pytest.approx((0.1 + 0.05) / 4, abs=1e-6)
 
 
-def test_smoothness_is_averaged_over_layers() -> None:
+def test_smoothness_is_averaged_over_layers(routed: Callable[..., LossContext]) -> None:
     model = model_of(LINE, LINE)
     with torch.no_grad():
         model.layers[1].gate.weight.mul_(0.5)
-    value = Smooth(SmoothConfig(), setup_of(model))(context(model, [[0.1, 0.0, 0.0], [0.3, 0.0, 0.0]]))
+    value = Smooth(SmoothConfig(), setup_of(model))(routed(model, [[0.1, 0.0, 0.0], [0.3, 0.0, 0.0]]))
     assert value.item() == pytest.approx((0.2 + 0.1) / 2 / 2, abs=1e-6)
 
 
-def test_smoothness_tells_the_shares_of_steps_by_hops() -> None:
+def test_smoothness_tells_the_shares_of_steps_by_hops(routed: Callable[..., LossContext]) -> None:
     # Experts 0, 0, 1, 3, 3: same, one hop, two hops, same.
     model = model_of(LINE)
     loss = Smooth(SmoothConfig(), setup_of(model))
-    loss(context(model, [[x, 0.5, 0.5] for x in (0.12, 0.13, 0.38, 0.87, 0.88)]))
+    loss(routed(model, [[x, 0.5, 0.5] for x in (0.12, 0.13, 0.38, 0.87, 0.88)]))
     assert [fact.item() for fact in loss.told] == [0.5, 0.25, 0.25, 0.0]
 
 
-def test_hops_are_counted_from_where_experts_sit() -> None:
+def test_hops_are_counted_from_where_experts_sit(routed: Callable[..., LossContext]) -> None:
     model = model_of(LINE)
     with torch.no_grad():
         model.layers[0].gate.sites.copy_(torch.tensor([0, 2, 1, 3]))  # experts 0 and 1 are now two hops apart
     loss = Smooth(SmoothConfig(), setup_of(model))
-    loss(context(model, [[0.12, 0.5, 0.5], [0.38, 0.5, 0.5]]))
+    loss(routed(model, [[0.12, 0.5, 0.5], [0.38, 0.5, 0.5]]))
     assert [fact.item() for fact in loss.told] == [0.0, 0.0, 1.0, 0.0]
 
 
-def test_three_hops_and_more_are_far() -> None:
+def test_three_hops_and_more_are_far(routed: Callable[..., LossContext]) -> None:
     model = model_of((6, 1, 1))
     loss = Smooth(SmoothConfig(), setup_of(model, 6))
-    loss(context(model, [[1 / 12, 0.5, 0.5], [7 / 12, 0.5, 0.5]]))
+    loss(routed(model, [[1 / 12, 0.5, 0.5], [7 / 12, 0.5, 0.5]]))
     assert [fact.item() for fact in loss.told] == [0.0, 0.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize("parts", [[9], [4, 5], [5, 4], [2, 2, 5]])
-def test_shares_of_steps_do_not_depend_on_how_a_step_is_split_and_add_up_to_one(parts: list[int]) -> None:
+def test_shares_of_steps_do_not_depend_on_how_a_step_is_split_and_add_up_to_one(
+    routed: Callable[..., LossContext], parts: list[int]
+) -> None:
     # Rows of 2, 2 and 5 tokens. Their steps: same; one hop; same, one hop, two hops, same.
     hidden = [[x, 0.5, 0.5] for x in (0.1, 0.1, 0.1, 0.4, 0.1, 0.1, 0.4, 0.9, 0.9)]
     follows = [False, True, False, True, False, True, True, True, True]
@@ -150,7 +118,7 @@ def test_shares_of_steps_do_not_depend_on_how_a_step_is_split_and_add_up_to_one(
     loss = Smooth(SmoothConfig(), setup_of(model))
     for length in parts:
         part = slice(start, start + length)
-        ctx = context(model, hidden[part], follows=follows[part])
+        ctx = routed(model, hidden[part], follows=follows[part])
         routing = route(ctx.records, None, ctx.domain, 0, StepTokens(own=torch.tensor([float(length)]), step=step))
         loss(dataclasses.replace(ctx, routing=routing))
         told += torch.stack(loss.told) * routing.fraction
@@ -161,23 +129,23 @@ def test_shares_of_steps_do_not_depend_on_how_a_step_is_split_and_add_up_to_one(
     assert told.sum().item() == pytest.approx(1.0)
 
 
-def test_padding_is_in_no_step() -> None:
+def test_padding_is_in_no_step(routed: Callable[..., LossContext]) -> None:
     model = model_of(LINE)
     loss = Smooth(SmoothConfig(), setup_of(model))
     hidden = [[x, 0.5, 0.5] for x in (0.1, 0.1, 0.4, 0.9)]
-    loss(context(model, hidden, mask=[True, True, True, False], follows=[False, True, True, True]))
+    loss(routed(model, hidden, mask=[True, True, True, False], follows=[False, True, True, True]))
     assert [fact.item() for fact in loss.told] == [0.5, 0.5, 0.0, 0.0]
 
 
-def test_tokens_at_the_same_place_have_a_finite_gradient() -> None:
+def test_tokens_at_the_same_place_have_a_finite_gradient(routed: Callable[..., LossContext]) -> None:
     model = model_of(LINE)
-    Smooth(SmoothConfig(), setup_of(model))(context(model, [[0.3, 0.5, 0.5]] * 3)).backward()
+    Smooth(SmoothConfig(), setup_of(model))(routed(model, [[0.3, 0.5, 0.5]] * 3)).backward()
     assert bool(model.layers[0].gate.weight.grad.isfinite().all())
 
 
-def test_smoothing_moves_tokens_and_no_expert() -> None:
+def test_smoothing_moves_tokens_and_no_expert(routed: Callable[..., LossContext]) -> None:
     model = model_of(LINE)
-    Smooth(SmoothConfig(), setup_of(model))(context(model, [[0.1, 0.5, 0.5], [0.2, 0.5, 0.5]])).backward()
+    Smooth(SmoothConfig(), setup_of(model))(routed(model, [[0.1, 0.5, 0.5], [0.2, 0.5, 0.5]])).backward()
     # d|w (x_1 - x_2)|/dw = 0.1 on the first axis, over two tokens.
     assert model.layers[0].gate.weight.grad[0, 0].item() == pytest.approx(0.05, abs=1e-6)
     assert model.layers[0].gate.positions.grad is None
@@ -186,55 +154,55 @@ def test_smoothing_moves_tokens_and_no_expert() -> None:
 # ---- fold
 
 
-def test_a_step_of_folding_moves_an_expert_towards_the_mean_of_its_tokens() -> None:
+def test_a_step_of_folding_moves_an_expert_towards_the_mean_of_its_tokens(routed: Callable[..., LossContext]) -> None:
     # The lattice has expert 0 at (1/8, 1/2, 1/2). T = 2: a step of 1/2 lr moves it by lr * mean of the differences.
     model = model_of(LINE)
-    Fold(FoldConfig(), setup_of(model))(context(model, [[0.05, 0.5, 0.5], [0.17, 0.6, 0.5]])).backward()
+    Fold(FoldConfig(), setup_of(model))(routed(model, [[0.05, 0.5, 0.5], [0.17, 0.6, 0.5]])).backward()
     router = model.layers[0].gate
     torch.optim.SGD([router.positions], lr=0.5).step()
     torch.testing.assert_close(router.positions[0].detach(), torch.tensor([0.11, 0.55, 0.5]))
     torch.testing.assert_close(router.positions[1:], router.home[1:])
 
 
-def test_folding_goes_the_short_way_over_the_seam() -> None:
+def test_folding_goes_the_short_way_over_the_seam(routed: Callable[..., LossContext]) -> None:
     model = model_of(LINE)
     router = model.layers[0].gate
     with torch.no_grad():
         router.positions[0, 0] = 0.02
-    Fold(FoldConfig(anchor=0.0), setup_of(model))(context(model, [[0.98, 0.5, 0.5]])).backward()
+    Fold(FoldConfig(anchor=0.0), setup_of(model))(routed(model, [[0.98, 0.5, 0.5]])).backward()
     torch.optim.SGD([router.positions], lr=0.25).step()
     assert router.positions[0, 0].item() == pytest.approx(0.0, abs=1e-6)  # half of the way from 0.02 to 0.98
     router.after_step(0.5)
     assert bool(((router.positions >= 0) & (router.positions < 1)).all())
 
 
-def test_folding_leaves_tokens_where_they_are() -> None:
+def test_folding_leaves_tokens_where_they_are(routed: Callable[..., LossContext]) -> None:
     model = model_of(LINE)
-    Fold(FoldConfig(), setup_of(model))(context(model, [[0.05, 0.5, 0.5]])).backward()
+    Fold(FoldConfig(), setup_of(model))(routed(model, [[0.05, 0.5, 0.5]])).backward()
     assert model.layers[0].gate.weight.grad is None
 
 
-def test_the_value_of_folding_is_the_squared_distance_and_the_anchor() -> None:
+def test_the_value_of_folding_is_the_squared_distance_and_the_anchor(routed: Callable[..., LossContext]) -> None:
     model = model_of(LINE)
     router = model.layers[0].gate
     with torch.no_grad():
         router.positions[3, 1] += 0.2  # one of four experts is 0.2 from home
     loss = Fold(FoldConfig(anchor=0.5), setup_of(model))
-    value = loss(context(model, [[0.225, 0.5, 0.5], [0.375, 0.5, 0.5]]))
+    value = loss(routed(model, [[0.225, 0.5, 0.5], [0.375, 0.5, 0.5]]))
     assert value.item() == pytest.approx(0.01 / 2 + 0.5 * 0.04 / 4, abs=1e-6)
     assert loss.told[0].item() == pytest.approx(0.05, abs=1e-6)
 
 
-def test_the_anchor_pulls_experts_home() -> None:
+def test_the_anchor_pulls_experts_home(routed: Callable[..., LossContext]) -> None:
     model = model_of(LINE)
     router = model.layers[0].gate
     with torch.no_grad():
         router.positions[3, 1] += 0.2
-    Fold(FoldConfig(anchor=0.5), setup_of(model))(context(model, [[0.125, 0.5, 0.5]])).backward()
+    Fold(FoldConfig(anchor=0.5), setup_of(model))(routed(model, [[0.125, 0.5, 0.5]])).backward()
     assert router.positions.grad[3, 1].item() == pytest.approx(0.5 * 2 * 0.2 / 4, abs=1e-6)
 
 
-def test_positions_that_layers_share_count_once() -> None:
+def test_positions_that_layers_share_count_once(routed: Callable[..., LossContext]) -> None:
     model = model_of(LINE)
     first = model.layers[0].gate
     block = nn.Module()
@@ -246,7 +214,7 @@ def test_positions_that_layers_share_count_once() -> None:
         block.gate.weight.copy_(torch.eye(3))
         first.positions[3, 1] += 0.2
     loss = Fold(FoldConfig(anchor=1.0), setup_of(model))
-    assert loss(context(model, [[0.125, 0.5, 0.5]])).item() == pytest.approx(0.04 / 4, abs=1e-6)
+    assert loss(routed(model, [[0.125, 0.5, 0.5]])).item() == pytest.approx(0.04 / 4, abs=1e-6)
 
 
 # ---- both
@@ -261,14 +229,14 @@ BOTH = pytest.mark.parametrize(
 
 
 @BOTH
-def test_padding_counts_for_nothing(make: Make) -> None:
+def test_padding_counts_for_nothing(routed: Callable[..., LossContext], make: Make) -> None:
     found = []
     for hidden, mask in (
         ([[0.1, 0.5, 0.5], [0.3, 0.5, 0.5]], [True, True]),
         ([[0.1, 0.5, 0.5], [0.3, 0.5, 0.5], [float("nan")] * 3], [True, True, False]),
     ):
         model = model_of(LINE)
-        ctx = context(model, torch.nan_to_num(torch.tensor(hidden)), mask)
+        ctx = routed(model, torch.nan_to_num(torch.tensor(hidden)), mask)
         ctx = dataclasses.replace(
             ctx, records=[dataclasses.replace(record, hidden=torch.tensor(hidden)) for record in ctx.records]
         )
@@ -282,7 +250,7 @@ def test_padding_counts_for_nothing(make: Make) -> None:
 
 
 @BOTH
-def test_the_value_does_not_depend_on_how_a_step_is_split(make: Make) -> None:
+def test_the_value_does_not_depend_on_how_a_step_is_split(routed: Callable[..., LossContext], make: Make) -> None:
     hidden = torch.rand(12, 3, generator=torch.Generator().manual_seed(5))
     follows = torch.ones(12, dtype=torch.bool)
     follows[[0, 5]] = False  # two rows of 5 and 7 tokens
@@ -292,7 +260,7 @@ def test_the_value_does_not_depend_on_how_a_step_is_split(make: Make) -> None:
         model = model_of(LINE)
         loss, total = make(model), torch.zeros(())
         for part in parts:
-            ctx = context(model, hidden[part], follows=follows[part].tolist())
+            ctx = routed(model, hidden[part], follows=follows[part].tolist())
             own = tokens_by_domain(ctx.domain, None, 1, 0)
             routing = route(ctx.records, None, ctx.domain, 0, StepTokens(own=own, step=step))
             total = total + loss(dataclasses.replace(ctx, routing=routing)) * routing.fraction
@@ -301,9 +269,9 @@ def test_the_value_does_not_depend_on_how_a_step_is_split(make: Make) -> None:
 
 
 @BOTH
-def test_a_micro_batch_of_padding_alone_is_finite(make: Make) -> None:
+def test_a_micro_batch_of_padding_alone_is_finite(routed: Callable[..., LossContext], make: Make) -> None:
     model = model_of(LINE)
-    ctx = context(model, [[0.1, 0.2, 0.3]] * 2, mask=[False, False])
+    ctx = routed(model, [[0.1, 0.2, 0.3]] * 2, mask=[False, False])
     own, step = torch.zeros(1), torch.full((1,), 12.0)
     routing = route(ctx.records, ctx.mask, ctx.domain, 0, StepTokens(own=own, step=step))
     assert make(model)(dataclasses.replace(ctx, routing=routing)).isfinite()
@@ -336,14 +304,16 @@ def frozen(model: Any) -> Any:
 
 
 @pytest.mark.parametrize("trained", ["gate_up_proj", "down_proj"])
-def test_positions_beside_experts_that_train_are_refused(quantized: Any, trained: str) -> None:
+def test_positions_beside_experts_that_train_are_refused(
+    routed: Callable[..., LossContext], quantized: Any, trained: str
+) -> None:
     """The differences of a model that has trained on are others, so that a resume would go on with other numbers."""
     quantized(PAIRS)
     model = frozen(model_of(LINE))
     model.layers[0].experts.get_parameter(trained).requires_grad_(True)
     loss = ExpertDelta(ExpertDeltaConfig(), setup_of(model))
     with pytest.raises(ConfigError, match=r"freeze: \[experts\].*mode: weights"):
-        loss(context(model, [[0.1, 0.5, 0.5]]))
+        loss(routed(model, [[0.1, 0.5, 0.5]]))
 
 
 def coded(rows: Sequence[Sequence[int]]) -> dict[str, Codes]:
@@ -365,18 +335,20 @@ def quantized(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[Sequence[in
 PAIRS = [[1, 1, 0, 0], [0, 0, 1, 1], [1, 1, 0, 0], [0, 0, 1, 1]]  # experts 0 and 2 are equal, and 1 and 3
 
 
-def test_the_delta_of_positions_weighs_differing_codes_by_nearness(quantized: Any) -> None:
+def test_the_delta_of_positions_weighs_differing_codes_by_nearness(
+    routed: Callable[..., LossContext], quantized: Any
+) -> None:
     quantized(PAIRS)
     model = frozen(model_of(LINE))
     loss = ExpertDelta(ExpertDeltaConfig(), setup_of(model))
-    value = loss(context(model, [[0.1, 0.5, 0.5]]))
+    value = loss(routed(model, [[0.1, 0.5, 0.5]]))
     # Neighbours on the ring are s = 1/4 apart and differ in all codes; opposite ones are 2 s apart and equal.
     near, far = 4 * torch.tensor(-0.5).exp(), 2 * torch.tensor(-2.0).exp()
     assert value.item() == pytest.approx((near / (near + far)).item(), rel=1e-5)
     assert loss.told[0].item() == 1.0
 
 
-def test_descending_the_delta_moves_equal_experts_together(quantized: Any) -> None:
+def test_descending_the_delta_moves_equal_experts_together(routed: Callable[..., LossContext], quantized: Any) -> None:
     quantized(PAIRS)
     model = frozen(model_of(LINE))
     router = model.layers[0].gate
@@ -387,7 +359,7 @@ def test_descending_the_delta_moves_equal_experts_together(quantized: Any) -> No
     values = []
     for _ in range(60):
         optimizer.zero_grad()
-        value = loss(context(model, [[0.1, 0.5, 0.5]]))
+        value = loss(routed(model, [[0.1, 0.5, 0.5]]))
         value.backward()
         optimizer.step()
         values.append(value.item())
@@ -404,48 +376,50 @@ def test_the_l1_distance_of_frozen_experts_has_no_gradient_at_all() -> None:
     assert not (weight[0] - weight[1]).abs().mean().requires_grad
 
 
-def test_experts_that_are_far_apart_have_a_finite_delta(quantized: Any) -> None:
+def test_experts_that_are_far_apart_have_a_finite_delta(routed: Callable[..., LossContext], quantized: Any) -> None:
     experts = 64
     quantized([[expert % 2] for expert in range(experts)])
     model = frozen(model_of((experts, 1, 1)))
     router = model.layers[0].gate
     with torch.no_grad():  # two heaps at opposite ends: K between them is exp(-512)
         router.positions[:, 0] = torch.arange(experts) % 2 * 0.5
-    value = ExpertDelta(ExpertDeltaConfig(), setup_of(model, experts))(context(model, [[0.1, 0.5, 0.5]]))
+    value = ExpertDelta(ExpertDeltaConfig(), setup_of(model, experts))(routed(model, [[0.1, 0.5, 0.5]]))
     value.backward()
     assert value.item() == pytest.approx(0.0, abs=1e-6)
     assert bool(router.positions.grad.isfinite().all())
 
 
-def test_without_a_quantizer_weights_are_compared_in_units_of_their_size() -> None:
+def test_without_a_quantizer_weights_are_compared_in_units_of_their_size(routed: Callable[..., LossContext]) -> None:
     model = frozen(model_of(LINE))
     experts = model.layers[0].experts
     with torch.no_grad():  # every expert's weights are +1 or -1: neighbours differ by 2 in all of them
         for weight in experts.parameters():
             weight[:] = torch.tensor([1.0, -1.0, 1.0, -1.0])[:, None, None]
     loss = ExpertDelta(ExpertDeltaConfig(), setup_of(model))
-    loss(context(model, [[0.1, 0.5, 0.5]]))
+    loss(routed(model, [[0.1, 0.5, 0.5]]))
     assert loss.told[0].item() == pytest.approx(2.0)
 
 
-def test_codes_are_compared_once(quantized: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codes_are_compared_once(
+    routed: Callable[..., LossContext], quantized: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     quantized(PAIRS)
     calls = []
     monkeypatch.setattr(expert_delta, "encode_experts", lambda model: calls.append(1) or coded(PAIRS))
     model = frozen(model_of(LINE))
     loss = ExpertDelta(ExpertDeltaConfig(), setup_of(model))
-    values = [loss(context(model, [[0.1, 0.5, 0.5]])).item() for _ in range(3)]
+    values = [loss(routed(model, [[0.1, 0.5, 0.5]])).item() for _ in range(3)]
     assert calls == [1]
     assert values[0] == values[2]
 
 
-def test_the_delta_of_weights_is_the_mean_difference_of_neighbours() -> None:
+def test_the_delta_of_weights_is_the_mean_difference_of_neighbours(routed: Callable[..., LossContext]) -> None:
     model = model_of(LINE)
     experts = model.layers[0].experts
     with torch.no_grad():
         experts.gate_up_proj[1] = 3.0  # 2 of 3 weights; two of four edges touch expert 1
     loss = ExpertDelta(ExpertDeltaConfig(mode="weights"), setup_of(model))
-    value = loss(context(model, [[0.1, 0.5, 0.5]]))
+    value = loss(routed(model, [[0.1, 0.5, 0.5]]))
     value.backward()
     assert value.item() == pytest.approx(3.0 * 2 * 2 / (4 * 3))
     # Slopes of |3 - 0| over two edges, for expert 1 and against its neighbours 0 and 2.
@@ -454,12 +428,12 @@ def test_the_delta_of_weights_is_the_mean_difference_of_neighbours() -> None:
     assert loss.told[0].item() == pytest.approx(1.0 / (3.0 * 2 / 12))
 
 
-def test_the_gradient_of_the_delta_of_weights_is_that_of_the_formula() -> None:
+def test_the_gradient_of_the_delta_of_weights_is_that_of_the_formula(routed: Callable[..., LossContext]) -> None:
     model = model_of((4, 2, 1))
     weight = model.layers[0].experts.gate_up_proj
     with torch.no_grad():
         weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
-    ExpertDelta(ExpertDeltaConfig(mode="weights"), setup_of(model, 8))(context(model, [[0.1, 0.5, 0.5]])).backward()
+    ExpertDelta(ExpertDeltaConfig(mode="weights"), setup_of(model, 8))(routed(model, [[0.1, 0.5, 0.5]])).backward()
     found = weight.grad.clone()
     weight.grad = None
     edges = model.layers[0].gate.edges()
