@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerCallback
 
+from ...registry.atomic import sync_file
 from ...registry.errors import StoreError
 from .window import sum_over_processes
 
@@ -139,11 +139,11 @@ class PluginState(TrainerCallback):
         (folder / _STATE).write_text(json.dumps({"format": FORMAT, "step": step, "callbacks": state}, sort_keys=True))
         for path in sorted(folder.rglob("*")):
             if path.is_file():
-                _sync(path)
+                sync_file(path)
         marker = folder / COMPLETE
         marker.write_text(json.dumps({"format": FORMAT, "step": step}))
-        _sync(marker)
-        _sync(folder)
+        sync_file(marker)
+        sync_file(folder)
 
     def restore(self, checkpoint: str | Path) -> int:
         """Restore loss terms and callbacks from a checkpoint folder; the optimiser step it was written after.
@@ -197,11 +197,3 @@ class StopCallback(TrainerCallback):
         if wanted and state.global_step < state.max_steps:
             self.stopped = True
             control.should_save = control.should_training_stop = True
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...core.data.source import PAPER_MIXTURE
+from .criteria import KNOWLEDGE_KEPT
 from .specialization import persistence
 
 
@@ -76,10 +77,7 @@ class Alignment:
             "gates": {
                 "format": {"use": "format", "metric": "acc", "at_least": 0.95, "paper": "IFEval >= 0.95"},
                 "knowledge-kept": {
-                    "use": "choice",
-                    "metric": "acc",
-                    "statistic": "difference",
-                    "against": "parent",
+                    **KNOWLEDGE_KEPT,
                     "at_least": -0.02,
                     "paper": "<= 2 points lost",
                 },

@@ -9,9 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ...core.data.source import PAPER_MIXTURE
-
-#: What is said of the load in training: over the second half, when warm-up is over.
-GINI = {"use": "logged", "key": "router/gini", "window": 0.5, "metric": "mean", "at_most": 0.15}
+from .criteria import GINI
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

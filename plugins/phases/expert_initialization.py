@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from .criteria import KNOWLEDGE_KEPT
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertInitializationConfig:
@@ -61,10 +63,7 @@ class ExpertInitialization:
                     "at_most": round(log(1 + config.drift), 4),
                 },
                 "knowledge-kept": {
-                    "use": "choice",
-                    "metric": "acc",
-                    "statistic": "difference",
-                    "against": "parent",
+                    **KNOWLEDGE_KEPT,
                     "at_least": -0.05,
                 },
             },

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ...core.data.source import PAPER_MIXTURE
-from .expert_differentiation import GINI
+from .criteria import GINI, KNOWLEDGE_KEPT
 
 #: All that is not a router.
 FROZEN = ("attention", "embedding", "experts", "ffn", "head", "norm", "other")
@@ -78,10 +78,7 @@ class ManifoldAlignment:
                 "paper": "10 % assumed",
             },
             "knowledge-kept": {
-                "use": "choice",
-                "metric": "acc",
-                "statistic": "difference",
-                "against": "parent",
+                **KNOWLEDGE_KEPT,
                 "at_least": -0.05,
             },
         }

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field
 
 from ...core.data.source import PAPER_MIXTURE
+from .criteria import KNOWLEDGE_KEPT
 from .metacognition import Metacognition, MetacognitionConfig
 from .specialization import persistence
 
@@ -157,10 +158,7 @@ class Optimization:
                 "paper": "short-context loss within 1 %",
             },
             "knowledge-kept": {
-                "use": "choice",
-                "metric": "acc",
-                "statistic": "difference",
-                "against": "parent",
+                **KNOWLEDGE_KEPT,
                 "at_least": -0.02,
                 "paper": "short-task drop <= 1 %",
             },

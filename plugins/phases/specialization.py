@@ -8,6 +8,7 @@ from math import log
 from typing import Any
 
 from ...core.data.source import PAPER_MIXTURE
+from .criteria import KNOWLEDGE_KEPT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +71,7 @@ class Specialization:
                     "paper": "perplexity + 2 %",
                 },
                 "knowledge-kept": {
-                    "use": "choice",
-                    "metric": "acc",
-                    "statistic": "difference",
-                    "against": "parent",
+                    **KNOWLEDGE_KEPT,
                     "at_least": -0.02,
                 },
             },

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ...core.data.source import PAPER_MIXTURE
-from .expert_differentiation import GINI
+from .criteria import GINI, KNOWLEDGE_KEPT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +67,7 @@ class TernaryDistillation:
             "gini-in-training": {**GINI, "paper": "< 0.15 in training"},
             "no-dead-experts": {"use": "routing", "mixture": mixture, "metric": "dead", "at_most": 0},
             "knowledge-kept": {
-                "use": "choice",
-                "metric": "acc",
-                "statistic": "difference",
-                "against": "parent",
+                **KNOWLEDGE_KEPT,
                 "at_least": -0.05,
                 "paper": "-3 points on every benchmark",
             },
