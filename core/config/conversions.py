@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from ...registry.errors import ConfigError
+from .schema import FreshSection, ModelSection
 
 Positive = Annotated[float, Field(gt=0.0)]
 
@@ -77,6 +78,16 @@ CAUSAL = ("causal", "distill")
 
 #: The strength of a breaker that none is given for: Nakamura 2025, 2502.19261, and a hundredth of the weights' spread.
 STRENGTH: Mapping[str, float] = {"drop": 0.5, "noise": 0.01, "none": 0.0}
+
+
+def refreshed(model: ModelSection, fresh: FreshSection) -> ModelSection:
+    """Return the experiment's model with what a step that begins anew says of it."""
+    return replace(
+        model,
+        mixer=fresh.mixer or model.mixer,
+        router=fresh.router or model.router,
+        options={**model.options, **fresh.options},
+    )
 
 
 def check_schedule(events: Sequence[float], shares: Sequence[float], label: str) -> None:

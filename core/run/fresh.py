@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..config.conversions import refreshed
 from ..config.filling import explain
 from ..config.schema import FreshSection
 from .plan import model_builder
@@ -21,13 +22,7 @@ def fresh_model(shop: Workshop, section: FreshSection) -> PreTrainedModel:
     from ..model.loading import align_generation
 
     experiment = shop.experiment
-    model = replace(
-        experiment.model,
-        mixer=section.mixer or experiment.model.mixer,
-        router=section.router or experiment.model.router,
-        options={**experiment.model.options, **section.options},
-    )
-    changed = replace(experiment, model=model)
+    changed = replace(experiment, model=refreshed(experiment.model, section))
     built: PreTrainedModel = model_builder(changed, shop.registry, explain(changed)).build(
         derive(experiment.seed, "model")
     )

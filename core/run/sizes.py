@@ -8,7 +8,7 @@ from typing import Any
 
 from ...registry.errors import ConfigError
 from ...registry.options import parse
-from ..config.conversions import GrowOptions, UpcycleOptions
+from ..config.conversions import GrowOptions, UpcycleOptions, refreshed
 from ..config.filling import explain
 from ..config.schema import Experiment, ModelSection, StepSection
 from ..model.builder import ModelFacts
@@ -105,10 +105,7 @@ class Sizes:
 def _after(form: Form, step: StepSection, experiment: Experiment, place: str) -> Form:
     """Return what a step makes of a model."""
     if step.fresh is not None:
-        fresh, model = step.fresh, experiment.model
-        options = {**model.options, **fresh.options}
-        changed = replace(model, mixer=fresh.mixer or model.mixer, router=fresh.router or model.router, options=options)
-        return Form(model=changed, place=place)
+        return Form(model=refreshed(experiment.model, step.fresh), place=place)
     if step.objective == "upcycle":
         upcycle = parse(UpcycleOptions, step.options, place)
         return replace(form, experts=upcycle.experts or _experts(form, experiment), top_k=upcycle.top_k)

@@ -24,7 +24,7 @@ from ...evals.routing import (
 )
 from ...registry.errors import ConfigError
 from .measuring import NotMeasured, check_finite, or_missing
-from .texts import heldout_texts
+from .texts import heldout_texts, resamples
 
 if TYPE_CHECKING:
     from ...evals.recording import Routers
@@ -110,8 +110,9 @@ def _measurements(
 ) -> dict[str, Measurement]:
     """shape: (documents, L, E), (documents,) -> measurements by metric"""
     per_domain = np.stack([counts[owners == d].sum(axis=0) for d in range(len(domains))], axis=1)  # shape: (L, D, E)
-    resampled = _resample(counts, owners, len(domains), replicates, seed)  # shape: (R, L, D, E)
-    shares, replicas = domain_shares(per_domain), domain_shares(resampled)
+    times = resamples(owners, replicates, seed)  # shape: (R, documents)
+    drawn = [np.tensordot(times[:, owners == d], counts[owners == d], 1) for d in range(len(domains))]
+    shares, replicas = domain_shares(per_domain), domain_shares(np.stack(drawn, axis=2))  # shape: (R, L, D, E)
     z = z_quantile(0.95)
     tables = {
         "domains": list(domains),
@@ -147,17 +148,3 @@ def _measurements(
     dead = int(dead_experts(load_shares(shares, weights)))
     found.append(Measurement(metric="dead", value=float(dead), n=len(counts), kind="exact"))
     return {measurement.metric: measurement for measurement in found}
-
-
-def _resample(
-    counts: NDArray[np.int64], owners: NDArray[np.int64], domains: int, replicates: int, seed: int
-) -> NDArray[np.float64]:
-    """Documents drawn anew within each domain. shape: (documents, L, E) -> (R, L, D, E)"""
-    random = np.random.default_rng(seed)
-    layers, experts = counts.shape[1:]
-    drawn = np.zeros((replicates, layers, domains, experts), dtype=np.float64)
-    for d in range(domains):
-        own = counts[owners == d].reshape(-1, layers * experts)
-        times = random.multinomial(len(own), np.full(len(own), 1 / len(own)), size=replicates)  # shape: (R, documents)
-        drawn[:, :, d] = (times @ own).reshape(replicates, layers, experts)
-    return drawn

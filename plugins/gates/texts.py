@@ -47,3 +47,14 @@ def heldout_texts(ctx: MeasureContext, view: str, split: str, tokens: int) -> Te
         domains=tuple(domains),
         prefix=separator if prefix is None else prefix,
     )
+
+
+def resamples(owners: NDArray[np.int64], replicates: int, seed: int) -> NDArray[np.int64]:
+    """How often each document is drawn when documents are drawn anew within each domain (stratified bootstrap: Efron
+    1979). shape: (documents,) -> (R, documents)"""
+    random = np.random.default_rng(seed)
+    times = np.zeros((replicates, len(owners)), dtype=np.int64)
+    for domain in np.unique(owners):
+        own = owners == domain
+        times[:, own] = random.multinomial(own.sum(), np.full(own.sum(), 1 / own.sum()), size=replicates)
+    return times

@@ -15,7 +15,7 @@ from ...evals.intervals import z_quantile
 from ...evals.measurement import Measurement, missing
 from ...registry.errors import ConfigError
 from .measuring import NotMeasured, check_finite, or_missing
-from .texts import Texts, heldout_texts
+from .texts import Texts, heldout_texts, resamples
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +95,7 @@ class TorusGate:
     def _shares(self, counted: Transitions, texts: Texts, seed: int, placed: bool) -> dict[str, Measurement]:
         from ...evals.transitions import CLASSES
 
-        times = _resamples(texts.owners, self.config.bootstrap, seed)  # shape: (R, documents)
+        times = resamples(texts.owners, self.config.bootstrap, seed)  # shape: (R, documents)
         z = z_quantile(0.95)
 
         def measured(metric: str, part: NDArray[Any]) -> Measurement:
@@ -133,13 +133,3 @@ def _drift(routers: Routers) -> float:
 
     away = [distance(router.positions.detach().float(), router.home.float()).mean() for _, _, router in routers]
     return float(sum(away)) / len(away)
-
-
-def _resamples(owners: NDArray[np.int64], replicates: int, seed: int) -> NDArray[np.int64]:
-    """How often each document is drawn when documents are drawn anew within each domain. shape: (R, documents)"""
-    random = np.random.default_rng(seed)
-    times = np.zeros((replicates, len(owners)), dtype=np.int64)
-    for domain in np.unique(owners):
-        own = owners == domain
-        times[:, own] = random.multinomial(own.sum(), np.full(own.sum(), 1 / own.sum()), size=replicates)
-    return times
