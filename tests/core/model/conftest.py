@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,7 @@ from phasegate.core.model.builder import ModelContext
 from phasegate.core.model.companions import trunk_digest
 from phasegate.core.model.probes import Probes
 from phasegate.core.model.tokenizer import train_tokenizer
+from phasegate.core.model.trit_file import ExpertCodes
 from phasegate.registry.components import AnchorSpec
 from phasegate.registry.entries import Entry
 from phasegate.registry.plugins import Plugins
@@ -163,3 +166,23 @@ def make_probes() -> Callable[..., Probes]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def same_codes() -> Callable[..., bool]:
+    """Whether two experts are the same codes to the bit."""
+
+    def compare(one: ExpertCodes, other: ExpertCodes) -> bool:
+        return one.keys() == other.keys() and all(
+            a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+            for key in one
+            for a, b in zip(one[key], other[key], strict=True)
+        )
+
+    return compare
+
+
+@pytest.fixture(scope="session")
+def reseal() -> Callable[[bytes], bytes]:
+    """Data whose last four bytes become the CRC32 of the rest."""
+    return lambda data: data[:-4] + struct.pack("<I", zlib.crc32(data[:-4]))
