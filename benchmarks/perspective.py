@@ -61,7 +61,10 @@ def train(work: Path, seeds: Sequence[int], workers: int, more: Sequence[str]) -
 
 def stage(work: Path, name: str, seed: int, phase: str) -> Path:
     """The folder of a phase of the latest run of a variant."""
-    run = max((work / "runs" / f"{name}-{seed}").iterdir())
+    runs = work / "runs" / f"{name}-{seed}"
+    if not runs.is_dir():
+        raise SystemExit(f"'{work}' has no run {name}-{seed}; train it first: perspective.py train --work {work}")
+    run = max(runs.iterdir())
     rows = json.loads((run / "stages.json").read_text())["stages"]
     return work / "store" / next(str(row["stage"]) for row in rows if row["phase"] == phase)
 
