@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -95,9 +96,12 @@ class MoeBuilder:
 
     def configuration(self) -> PhasegateMoeConfig:
         """The model's configuration in Hugging Face form, with its components by their full names."""
+        return self._configuration(self.options)
+
+    def _configuration(self, chosen: Mapping[str, Any]) -> PhasegateMoeConfig:
         from ...core.model.configuration import PhasegateMoeConfig
 
-        context, options = self.context, dict(self.options)
+        context, options = self.context, dict(chosen)
         router = context.registry.get("router", context.router.use).ref
         context.registry.config("router", context.router.use, context.router.options)
         dense, theta = options.pop("dense_layers"), options.pop("rope_theta")
@@ -183,13 +187,8 @@ class MoeBuilder:
         from ...core.model.facts import facts_of
         from ...registry.current import using
 
-        configuration = self.configuration()
-        if options["start"] == "sparse" and self.options["start"] == "dense":
-            configuration.mlp_only_layers = list(self.options["dense_layers"])
-            configuration.shared_ffn = configuration.sparse_layers = None
-            configuration.num_experts = options["num_experts"]
         with using(registry):
-            return facts_of(configuration, context.sequence_length)
+            return facts_of(self._configuration(options), context.sequence_length)
 
     def _check_router(self) -> None:
         """Let a router whose options know what they fit say so now, not when the model is built."""
