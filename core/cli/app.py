@@ -34,6 +34,7 @@ class Subcommand:
 SUBCOMMANDS: Mapping[str, Subcommand] = {
     "train": Subcommand(help="Run an experiment: train its phases and judge each.", module="train"),
     "plan": Subcommand(help="Show what a run would do and cost, and train nothing.", module="plan"),
+    "verify": Subcommand(help="Prove on small steps that every setting of an experiment acts.", module="verify"),
     "init": Subcommand(help="Write an experiment file to start from.", module="init"),
     "components": Subcommand(
         help="List what an experiment can name.", module="components", name="components_app", group=True

@@ -15,11 +15,13 @@ from ...evals.records import read_measurements, write_judgements, write_measurem
 from ..config.schema import CriterionSection, MetricSection
 from .fingerprint import canonical
 from .policy import Outcome
+from .seeds import derive
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ...registry.registry import Registry
+    from .step import Workshop
 
 Measured = Mapping[str, Measurement]
 
@@ -99,6 +101,27 @@ class GateSuite:
         measured = self._measure(section, context, key)
         write_measurements(folder / f"{key}.json", measured)
         return measured
+
+
+def context_of(
+    shop: Workshop, model: PreTrainedModel, folder: Path, history: tuple[Mapping[str, float], ...] = ()
+) -> MeasureContext:
+    """Return what a gate may look at while it measures ``model`` in a phase with this workshop."""
+    from ..model.parameters import routers_of
+
+    return MeasureContext(
+        model=model,
+        tokenizer=shop.tokenizer,
+        view=shop.corpus.view,
+        domains=shop.corpus.domains,
+        folder=folder,
+        root=shop.corpus.root,
+        routers=routers_of,
+        seed=derive(shop.experiment.seed, "gates"),
+        batch_size=shop.experiment.run.eval_batch_size,
+        history=history,
+        length=shop.length,
+    )
 
 
 def gate_key(section: CriterionSection | MetricSection) -> str:

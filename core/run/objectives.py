@@ -36,6 +36,13 @@ def carry_out(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> tuple
             shop, order, model
         )
         return converted
+    model = starting_model(shop, order, model)
+    return model, train_step(shop, order, model)
+
+
+def starting_model(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> PreTrainedModel:
+    """The model that a training step begins with: the one it is given, with longer positions where it asks for them,
+    or a new one."""
     if order.section.fresh is not None:
         from .fresh import fresh_model
 
@@ -44,7 +51,7 @@ def carry_out(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> tuple
         from ..model.rope import extend_context
 
         model = extend_context(model, order.section.context, order.section.sequence_length or shop.length)
-    return model, train_step(shop, order, model)
+    return model
 
 
 def _function(place: str) -> Any:

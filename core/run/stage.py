@@ -23,12 +23,11 @@ from .attempt import (
     save_decision,
     save_step,
 )
-from .gates import Baseline, GateReport, GateSuite
+from .gates import Baseline, GateReport, GateSuite, context_of
 from .objectives import carry_out
 from .plan import StagePlan
 from .policy import Decision, decide
 from .processes import agree, is_main, wait_for_all
-from .seeds import derive
 from .step import StepOrder, StepResult, Workshop
 from .store import Work
 
@@ -185,22 +184,8 @@ class StageRunner:
     def _context(
         self, model: PreTrainedModel, folder: Path, history: tuple[Mapping[str, float], ...]
     ) -> MeasureContext:
-        from ..model.parameters import routers_of
-
         folder.mkdir(parents=True, exist_ok=True)
-        return MeasureContext(
-            model=model,
-            tokenizer=self.shop.tokenizer,
-            view=self.shop.corpus.view,
-            domains=self.shop.corpus.domains,
-            folder=folder,
-            root=self.shop.corpus.root,
-            routers=routers_of,
-            seed=derive(self.shop.experiment.seed, "gates"),
-            batch_size=self.shop.experiment.run.eval_batch_size,
-            history=history,
-            length=self.shop.length,
-        )
+        return context_of(self.shop, model, folder, history)
 
     def _baseline(self, attempt: Attempt | None, name: str) -> Baseline:
         from ..model.loading import load_model

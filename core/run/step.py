@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ...registry.plugins import Plugins
     from ...registry.registry import Registry
     from ..data.corpus import Corpus
+    from ..data.step_data import StepData
     from ..training.terms import WeightedLoss
 
 
@@ -68,16 +69,23 @@ class StepResult:
     notes: Sequence[str] = ()
 
 
-def train_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> StepResult:
-    """Train ``model`` in place, from the last complete checkpoint in ``order.folder`` if there is one.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenStep:
+    """A step that is ready to train: its trainer, its data, and the callbacks that tell of it afterwards."""
 
-    Raises ``Interrupted`` after a signal, with a complete checkpoint on disk.
-    """
+    trainer: Any
+    data: StepData
+    watch: Sequence[Any]
+    quantizing: Sequence[Any]
+
+
+def open_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> OpenStep:
+    """Build the data, the loss terms and the trainer of a step around ``model``; ``release`` takes them off again."""
     from ..data.step_data import StepDataRequest, build_step_data
-    from ..training.checkpoint import StopCallback, latest_complete
+    from ..training.checkpoint import StopCallback
     from ..training.hooks import attach_all
     from ..training.job import StepJob, build_trainer
-    from ..training.release import frozen_copy, release
+    from ..training.release import frozen_copy
 
     section = order.section
     seed = derive(order.identity, order.name, "train")
@@ -125,23 +133,35 @@ def train_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Step
     )
     trainer = build_trainer(job)
     attach_all(callbacks, trainer)
+    return OpenStep(trainer=trainer, data=data, watch=watch, quantizing=quantizing)
+
+
+def train_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> StepResult:
+    """Train ``model`` in place, from the last complete checkpoint in ``order.folder`` if there is one.
+
+    Raises ``Interrupted`` after a signal, with a complete checkpoint on disk.
+    """
+    from ..training.checkpoint import latest_complete
+    from ..training.release import release
+
+    opened = open_step(shop, order, model)
     started = time.perf_counter()
     resume = latest_complete(order.folder)
     try:
-        trainer.train(resume_from_checkpoint=str(resume) if resume is not None else None)
-        history = tuple(trainer.state.log_history)
+        opened.trainer.train(resume_from_checkpoint=str(resume) if resume is not None else None)
+        history = tuple(opened.trainer.state.log_history)
     finally:
-        release(trainer)
+        release(opened.trainer)
     shop.interruption.check()
     seconds = time.perf_counter() - started
-    bump = watch[0].result() if watch else None
-    reports = [row for callback in quantizing for row in callback.reports]
+    bump = opened.watch[0].result() if opened.watch else None
+    reports = [row for callback in opened.quantizing for row in callback.reports]
     return StepResult(
         history=tuple(sorted([*reports, *history], key=lambda row: row["step"])),
-        tokens=data.tokens,
+        tokens=opened.data.tokens,
         seconds=seconds,
         bump=bump.as_dict() if bump is not None else None,
-        notes=(*data.notes, *(event_note(row) for row in reports)),
+        notes=(*opened.data.notes, *(event_note(row) for row in reports)),
     )
 
 
