@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from ...registry.errors import PhasegateError
+from ...registry.errors import DataError, PhasegateError
 from ...registry.registry import Registry
 from ..config.complete import complete
 from ..config.loading import Loaded, load_experiment
 from ..config.schema import Experiment
 from ..config.shaping import entries_of, hints, section_of
+from ..data.source import Split
 from ..run.plan import Plan
 from .proof import Proof, Proofs, proved, some
 from .reads import Field
@@ -78,6 +80,15 @@ def read(loaded: Loaded, plan: Plan, seen: set[Field]) -> Proofs:
             outcome="skipped",
             reason=f"{len(elsewhere)} keys that a study, the costs of a plan or the command read",
         )
+
+
+def read_views(plan: Plan) -> None:
+    """Read every view of the data, those too that no phase uses, so that what decides on them is read."""
+    splits: tuple[Split, Split] = ("train", "heldout")
+    for view in plan.corpus.views():
+        for split in splits:
+            with suppress(DataError):  # a source may have no held-out rows of a view
+                plan.corpus.view(view, split)
 
 
 def _place(given: Given) -> tuple[str, ...] | None:

@@ -111,12 +111,12 @@ def _own(rehearsal: Rehearsal, stage: StagePlan) -> StagePlan:
 
 def _state(model: Any) -> dict[str, Any]:
     """What measuring must not change, in a form that can be compared."""
-    numpy = np.random.get_state()
+    numpy = np.random.get_state(legacy=False)
     return {
         "the mode of the model": tuple(module.training for module in model.modules()),
         "what of the model trains": tuple(parameter.requires_grad for parameter in model.parameters()),
         "the weights": digest_of(model),
         "Python's random stream": random.getstate(),
-        "numpy's random stream": (str(numpy[0]), numpy[1].tobytes(), numpy[2]),
+        "numpy's random stream": str(numpy),
         "torch's random stream": torch.random.get_rng_state().numpy().tobytes(),
     }

@@ -53,7 +53,7 @@ def _reach(model: torch.nn.Module) -> int:
 @torch.no_grad()
 def _difference(left: torch.nn.Module, right: torch.nn.Module, length: int) -> float:
     """The largest difference of logits on one row of ``length`` tokens."""
-    vocabulary = left.get_input_embeddings().weight.shape[0]  # type: ignore[operator, union-attr]
+    vocabulary = left.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     ids = (torch.arange(length) * 7 % vocabulary)[None]
     logits = [model.eval()(input_ids=ids, use_cache=False)["logits"] for model in (left, right)]
     return float((logits[0] - logits[1]).abs().max())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..config.schema import LossSection, StepSection
+from ..config.schema import LossSection, StepSection, Weight
 from .proof import Proof, Proofs, proved
 from .rehearsal import Place, Rehearsal, is_trained
 from .rerun import minus, norm, rerun, small
@@ -25,12 +25,13 @@ def terms(rehearsal: Rehearsal, place: Place) -> Proofs:
     if not is_trained(section):
         return
     for name, loss in section.losses.items():
+        assert not isinstance(loss.weight, Weight)
         others = {key: value for key, value in section.losses.items() if key != name}
 
         def weighted(weight: float, name: str = name, loss: LossSection = loss) -> StepSection:
             return replace(section, losses={**section.losses, name: replace(loss, weight=weight)})
 
-        yield from _part(rehearsal, place, name, float(loss.weight), weighted, replace(section, losses=others))
+        yield from _part(rehearsal, place, name, loss.weight, weighted, replace(section, losses=others))
     if section.replay.rows and section.replay.weight and place.earlier:
 
         def replayed(weight: float) -> StepSection:

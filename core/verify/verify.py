@@ -90,6 +90,7 @@ def verify(name: str, overrides: Sequence[str] = (), plugins: Sequence[str] = ()
             yield from hooks.hooks(rehearsal)
             with _frozen_garbage():
                 yield from _shared(_tasks(rehearsal, plan), seen, workers)
+            keys.read_views(plan)
         yield from keys.read(loaded, plan, seen)
 
 
