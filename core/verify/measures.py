@@ -14,7 +14,7 @@ import torch
 from ..run.gates import context_of, gate_key
 from .proof import Proof, Proofs, proved
 from .rehearsal import Rehearsal
-from .shrinking import small_criterion
+from .shrinking import DOCUMENTS, small_criterion
 from .witness import digest_of
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def measure(rehearsal: Rehearsal, asking: Asking) -> Proofs:
     watched = [seen for place, seen in rehearsal.trained() if place.stage.name == stage.name]
     history = tuple(row for seen in watched for row in seen.history)
     context = context_of(rehearsal.shop(_own(rehearsal, stage)), model, folder, history)
-    context = replace(context, documents=small.documents)
+    # Another number of documents than in the rehearsal, whose score somebody might have kept.
+    context = replace(context, documents=max(1, (small.documents or DOCUMENTS) - 1))
     gate = rehearsal.plan.registry.build("gate", small.use, small.options)
     model.train()
     before, calls = _state(model), [0]
