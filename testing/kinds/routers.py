@@ -95,6 +95,8 @@ def permutation(subject: Subject) -> None:
 def gradient(subject: Subject) -> None:
     """Through the weights alone a finite gradient reaches the hidden states and every parameter of the router."""
     router, hidden = router_of(subject).train(), states().requires_grad_()
+    if not any(True for _ in router.parameters()):
+        raise NotApplicable("it has no parameters, so there is nothing that a gradient would train")
     _, weight, _ = router(hidden)
     assert weight.requires_grad, "The weights have no gradient, so the task loss never trains this router."
     (weight * torch.linspace(0.5, 1.5, weight.numel()).view_as(weight)).sum().backward()  # type: ignore[no-untyped-call]
