@@ -52,7 +52,8 @@ def test_the_hash_is_that_of_its_options_and_its_layer_whatever_was_drawn_before
 def test_initialising_leaves_a_loaded_hash_and_the_global_random_state_alone() -> None:
     made, state = router(), torch.get_rng_state()
     made.planes.fill_(1)
-    made.planes._is_hf_initialized = True  # as transformers marks what a checkpoint filled
+    # As transformers marks what a checkpoint has filled.
+    made.planes._is_hf_initialized = True  # type: ignore[attr-defined]
     made.reset(0.02)
     assert bool((made.planes == 1).all())
     assert torch.equal(torch.get_rng_state(), state)
