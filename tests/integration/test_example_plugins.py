@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from phasegate.core.config.complete import complete
+from phasegate.core.config.components import references
+from phasegate.core.config.loading import load_experiment
 from phasegate.registry.plugins import Plugins
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +96,22 @@ def test_both_packages_are_discovered_and_all_that_they_name_can_be_imported(dis
         assert target.__module__.partition(".")[0] == config.__module__.partition(".")[0]
         assert plugins.components().config(entry.kind, entry.name, {}) == config()
     assert [call.owner for call in plugins.calls("phasegate_on_save")] == ["phasegate-nbit:nbit"]
+
+
+@pytest.mark.parametrize("dist", DISTS)
+def test_the_experiment_of_each_readme_is_complete_with_the_package_that_it_names(
+    discovered: None, dist: str, tmp_path: Path
+) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (EXAMPLES / dist / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    path = tmp_path / "experiment.yaml"
+    path.write_text(text, encoding="utf-8")
+    loaded = load_experiment(str(path))
+    plugins = Plugins.load(loaded.experiment.plugins, loaded.experiment.require)
+    assert dist in {plugin.found.dist for plugin in plugins.loaded}
+    components = plugins.components()
+    completed = complete(loaded, components)
+    named = {components.get(kind, section.use).key for kind, _, section in references(completed)}
+    assert {entry.key for entry in components if entry.dist == dist} <= named
 
 
 class Environment:
