@@ -115,7 +115,9 @@ def positive_after_perturbation(subject: Subject) -> None:
     with torch.no_grad():
         norm.weight.neg_()
     value = anchor.penalty(model)
-    assert float(value.detach()) > 0.0, f"The penalty is {float(value.detach()):.3g} for a model that says the opposite."
+    assert float(value.detach()) > 0.0, (
+        f"The penalty is {float(value.detach()):.3g} for a model that says the opposite."
+    )
     assert value.requires_grad, "The penalty has no gradient."
     value.backward()
     reached = [p.grad for p in model.parameters() if p.grad is not None]

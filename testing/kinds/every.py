@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 
 from ...registry.discovery import find
@@ -84,7 +84,7 @@ def listing_is_light(subject: Subject) -> None:
         raise NotApplicable("it belongs to no installed distribution")
     heavy = [name for name in _imported_by_listing(subject.entry.dist, os.pathsep.join(sys.path)) if name in _HEAVY]
     assert not heavy, (
-        f"Loading {subject.entry.dist} imports {', '.join(heavy)}; name targets as 'module:attribute' and import them there."
+        f"Loading {subject.entry.dist} imports {', '.join(heavy)}; name targets as 'module:attribute', and import there."
     )
 
 
@@ -95,8 +95,12 @@ def documented(subject: Subject) -> None:
     config = subject.entry.config_class()
     if config is None:
         return
-    text = config.__doc__ or ""
-    assert text and not text.startswith(f"{config.__name__}("), f"{config.__name__} has no docstring."
+    # A dataclass without a docstring gets its signature for one.
+    bases = [base for base in config.__mro__ if is_dataclass(base)]
+    text = "\n".join(
+        base.__doc__ for base in bases if base.__doc__ and not base.__doc__.startswith(f"{base.__name__}(")
+    )
+    assert text, f"{config.__name__} has no docstring."
     silent = [item.name for item in fields(config) if item.init and not re.search(rf"\b{item.name}\b", text)]
     assert not silent, f"The docstring of {config.__name__} does not mention {', '.join(silent)}."
 

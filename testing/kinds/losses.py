@@ -59,7 +59,9 @@ def masked(subject: Subject) -> None:
         values.append(float(value.detach()))
         named = trial.model.named_parameters()
         gradients.append({name: p.grad for name, p in named if p.grad is not None and "embed" not in name})
-    assert math.isclose(*values, rel_tol=1e-5, abs_tol=1e-6), f"Other padding gave {values[1]:.6g}, not {values[0]:.6g}."
+    assert math.isclose(*values, rel_tol=1e-5, abs_tol=1e-6), (
+        f"Other padding gave {values[1]:.6g}, not {values[0]:.6g}."
+    )
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-6)
 
@@ -89,7 +91,7 @@ def determinism(subject: Subject) -> None:
 
 
 def leaves_the_model(subject: Subject) -> None:
-    """A call leaves weights, mode and ``requires_grad`` of the model as they were; only ``after_step`` may move things."""
+    """A call leaves weights, mode and ``requires_grad`` of the model as they were; what moves, moves in ``after_step``."""
     trial = try_out(subject)
     context = context_of(trial)
     mode, digest = trial.model.training, weights_digest(trial.model)

@@ -51,9 +51,8 @@ def indices(subject: Subject) -> None:
     """Every token goes to k different experts, numbered from 0."""
     for top_k in (1, 2, EXPERTS):
         _, _, index = router_of(subject, top_k=top_k)(states())
-        assert 0 <= int(index.min()) and int(index.max()) < EXPERTS, (
-            f"Indices go from {int(index.min())} to {int(index.max())} among {EXPERTS} experts."
-        )
+        low, high = int(index.min()), int(index.max())
+        assert low >= 0 and high < EXPERTS, f"Indices go from {low} to {high} among {EXPERTS} experts."
         ordered = index.sort(-1).values
         assert bool((ordered[:, 1:] != ordered[:, :-1]).all()), f"With top-{top_k} a token goes to one expert twice."
 

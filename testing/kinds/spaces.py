@@ -13,7 +13,9 @@ from ..check import NotApplicable, Subject
 #: The curriculum that spaces are asked about: the six phases of the paper.
 CURRICULUM = Curriculum(
     phases=("foundation", "specialization", "alignment", "safety", "metacognition", "optimization"),
-    uses={name: name for name in ("foundation", "specialization", "alignment", "safety", "metacognition", "optimization")},
+    uses={
+        name: name for name in ("foundation", "specialization", "alignment", "safety", "metacognition", "optimization")
+    },
     requires={
         "foundation": (),
         "specialization": ("knowledge",),
