@@ -89,7 +89,7 @@ def written(subject: Subject) -> dict[str, Any]:
     """The experiment as its author would write it, recipes at their full length."""
     entry = subject.entry
     chain = predecessors(entry, subject.registry)
-    phases = {one.name: {"use": one.ref} for one in chain}
+    phases: dict[str, Any] = {one.name: {"use": one.ref} for one in chain}
     phases[entry.name] = {"use": entry.ref, "options": dict(subject.options)}
     base = {**merged(NANO, _ROOM), "name": "trial", "phases": phases}
     if any("seed" in _spec(one).provides for one in (*chain, entry)):
@@ -149,9 +149,10 @@ class _StopAt:
 
         interruption = self.interruption
 
-        class Stop(TrainerCallback):  # type: ignore[misc]
+        class Stop(TrainerCallback):
             def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                if state.global_step == 1:
+                # It ends behind this optimiser step, so that one is left to do after the resume.
+                if state.global_step == 0:
                     interruption.signal = 15
                     interruption.event.set()
 

@@ -30,9 +30,7 @@ def summary(subject: Subject) -> None:
     """A component says in one sentence what it is, for listings."""
     text = subject.entry.component.summary
     assert text.strip(), "It has no summary; give its spec one."
-    assert "\n" not in text and len(text) <= 160, (
-        f"Its summary has {len(text)} characters in {text.count(chr(10)) + 1} lines; one line of at most 160 fits a listing."
-    )
+    assert "\n" not in text and len(text) <= 160, "Its summary is no line of at most 160 characters, as a listing has."
 
 
 def loads(subject: Subject) -> None:
@@ -84,7 +82,7 @@ def listing_is_light(subject: Subject) -> None:
         raise NotApplicable("it belongs to no installed distribution")
     heavy = [name for name in _imported_by_listing(subject.entry.dist, os.pathsep.join(sys.path)) if name in _HEAVY]
     assert not heavy, (
-        f"Loading {subject.entry.dist} imports {', '.join(heavy)}; name targets as 'module:attribute', and import there."
+        f"Loading {subject.entry.dist} imports {', '.join(heavy)}; name targets as 'module:attribute'."
     )
 
 

@@ -64,7 +64,7 @@ def _state(model: Any) -> dict[str, Any]:
         "the model's configuration": json.dumps(model.config.to_dict(), sort_keys=True, default=str),
         "the model's hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()],
         "torch's random state": torch.get_rng_state().tolist(),
-        "numpy's random state": np.random.get_state()[1].tolist(),
+        "numpy's random state": repr(np.random.get_state(legacy=False)),
         "Python's random state": random.getstate(),
         "whether gradients are on": torch.is_grad_enabled(),
     }
@@ -163,8 +163,11 @@ def nan_is_no_pass(subject: Subject) -> None:
     found = measured(subject, model, history=history)
     assert found, "It reported nothing."
     for name in found:
-        for bounds in ({"at_least": -_ENDLESS}, {"at_most": _ENDLESS}):
-            for judgement in judge(Criterion(name="easy", metric=name, **bounds), {name: found[name]}):
+        for criterion in (
+            Criterion(name="easy", metric=name, at_least=-_ENDLESS),
+            Criterion(name="easy", metric=name, at_most=_ENDLESS),
+        ):
+            for judgement in judge(criterion, {name: found[name]}):
                 assert judgement.verdict != "pass", f"'{name}' is {found[name].value} for a model of NaN, and passes."
 
 

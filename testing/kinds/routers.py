@@ -98,7 +98,7 @@ def gradient(subject: Subject) -> None:
         raise NotApplicable("it has no parameters, so there is nothing that a gradient would train")
     _, weight, _ = router(hidden)
     assert weight.requires_grad, "The weights have no gradient, so the task loss never trains this router."
-    (weight * torch.linspace(0.5, 1.5, weight.numel()).view_as(weight)).sum().backward()  # type: ignore[no-untyped-call]
+    (weight * torch.linspace(0.5, 1.5, weight.numel()).view_as(weight)).sum().backward()
     reached = {"the hidden states": hidden.grad, **{name: p.grad for name, p in router.named_parameters()}}
     for name, found in reached.items():
         assert found is not None and bool(found.any()), f"No gradient reaches {name}."

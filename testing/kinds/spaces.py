@@ -103,7 +103,10 @@ def replay(subject: Subject) -> None:
     again = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=2))
     for params in recorded:
         again.enqueue_trial(json.loads(json.dumps(params)))
-        drawn = again.ask(distributions(space_of(subject))).params
+        try:
+            drawn = again.ask(distributions(space_of(subject))).params
+        except ValueError as error:
+            raise AssertionError(f"{params} cannot be drawn again: {error}.") from error
         assert point_key(drawn) == point_key(params), f"{params} became {drawn}."
         assert row_of(space, drawn) == row_of(space, params), "Another row was drawn."
 
