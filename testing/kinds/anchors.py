@@ -148,7 +148,9 @@ def fails_closed(subject: Subject) -> None:
     assert bool(vetoed.all()), f"Never captured, it lets {int((~vetoed).sum())} of {len(hidden)} prompts pass."
     saved_facts, tensors = guard_of(subject, anchor).save()
     facts: dict[str, Any] = json.loads(json.dumps(saved_facts))
-    broken: list[tuple[str, dict[str, Any], Mapping[str, torch.Tensor]]] = [("nothing of what it saved", {**facts, "captured": {}}, {})]
+    broken: list[tuple[str, dict[str, Any], Mapping[str, torch.Tensor]]] = [
+        ("nothing of what it saved", {**facts, "captured": {}}, {})
+    ]
     broken += [(f"no '{name}'", facts, {k: v for k, v in tensors.items() if k != name}) for name in tensors]
     broken += [
         (f"NaN in '{name}'", facts, {**tensors, name: torch.full_like(tensor, torch.nan)})

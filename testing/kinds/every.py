@@ -81,9 +81,7 @@ def listing_is_light(subject: Subject) -> None:
     if not found:
         raise NotApplicable("it belongs to no installed distribution")
     heavy = [name for name in _imported_by_listing(subject.entry.dist, os.pathsep.join(sys.path)) if name in _HEAVY]
-    assert not heavy, (
-        f"Loading {subject.entry.dist} imports {', '.join(heavy)}; name targets as 'module:attribute'."
-    )
+    assert not heavy, f"Loading {subject.entry.dist} imports {', '.join(heavy)}; name targets as 'module:attribute'."
 
 
 def documented(subject: Subject) -> None:

@@ -17,6 +17,7 @@ from ..tiny import LENGTH, logits_of, own_ref, tiny_model, tiny_tokenizer, token
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+
 def assert_near(found: torch.Tensor, wanted: torch.Tensor) -> None:
     """Equal but for the order of fp32 additions."""
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
