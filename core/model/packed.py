@@ -165,7 +165,7 @@ def read_experts(folder: str | os.PathLike[str]) -> list[ExpertCodes]:
 
 
 def check_codes(model: nn.Module, codes: Mapping[str, Codes]) -> None:
-    """Raise ``ConfigError`` unless these are the codes of all stacked expert weights of the model."""
+    """Raise ``ConfigError`` unless these are the codes of all stacked expert weights of the model, and ternary."""
     wanted = {name: tuple(model.get_parameter(name).shape) for name in expert_parameters(model)}
     given = {name: tuple(one.trits.shape) for name, one in codes.items()}
     if not wanted:
@@ -174,6 +174,12 @@ def check_codes(model: nn.Module, codes: Mapping[str, Codes]) -> None:
         raise ConfigError(
             f"{wrong[0]} is not quantized as it lies in the model, and only where all expert weights are can they be "
             "written as codes; choose a stage after a phase that quantizes all experts."
+        )
+    most = max(max(int(one.trits.max()), -int(one.trits.min())) for one in codes.values())
+    if most > 1:
+        raise ConfigError(
+            f"The quantizer of this model gives codes up to {most}, and only ternary ones (-1, 0 and 1) are written "
+            "five to a byte or as differences; export the model unpacked with 'platform export'."
         )
 
 

@@ -10,8 +10,9 @@ import torch
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Codes:
-    """Quantized weights as they are stored: ``trits`` (E, R, C), int8 in {-1, 0, 1}, and ``scales``, fp16, (E, R) per
-    output row or (E, 1) per matrix. The weights are ``scales[..., None] * trits``."""
+    """Quantized weights as whole numbers: ``trits`` (E, R, C), int8, and ``scales``, fp16, (E, R) per output row or
+    (E, 1) per matrix. The weights are ``scales[..., None] * trits``. Codes that are all in {-1, 0, 1} can be packed
+    and told apart by deltas; others are exported as the values that they stand for."""
 
     trits: torch.Tensor
     scales: torch.Tensor

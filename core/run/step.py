@@ -228,7 +228,7 @@ def event_note(row: Mapping[str, Any]) -> str:
     """Return what an event of the quantizer did, in one line."""
     told = (
         f"step {row['step']}: {row['share']:.0%} of the expert weights quantized, {row['zeros']:.1%} of them zero, "
-        f"relative squared error {row['error']:.3f}"
+        f"relative squared error {row['error']:.3g}"
     )
     before, after = row["perplexity_before"], row["perplexity_after"]
     return told if before is None else f"{told}, perplexity {before:.3f} -> {after:.3f}"

@@ -238,6 +238,15 @@ def test_codes_must_be_those_of_all_experts(build: Any, tokenizer: Any, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_codes_of_more_than_three_values_are_not_packed(build: Any, tokenizer: Any, tmp_path: Path) -> None:
+    model = build(seed=1)
+    codes = code(model)
+    next(iter(codes.values())).trits[0, 0, 0] = -128
+    with pytest.raises(ConfigError, match="codes up to 128, and only ternary ones"):
+        save_packed(model, tokenizer, tmp_path / "packed", codes)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_model_without_experts_cannot_be_packed(tokenizer: Any, tmp_path: Path) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
