@@ -67,7 +67,8 @@ class Registry:
         if config is not None:
             return parse(config, options, entry.label)
         if options:
-            raise ConfigError(f"{entry.label} takes no options, but got {listing(map(str, options))}.")
+            text = f"{entry.label} takes no options, but got {listing(map(str, options))}."
+            raise ConfigError(text).within(str(next(iter(options))))
         return None
 
     def build(self, kind: str, ref: str, options: Mapping[str, Any], **context: Any) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ...registry.errors import ConfigError
@@ -43,8 +44,15 @@ class Loaded:
         return _locate(self.document, self.overrides, tuple(path.split(".") if isinstance(path, str) else path))
 
 
-def load_experiment(name_or_path: str, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Loaded:
+def load_experiment(
+    name_or_path: str,
+    overrides: Sequence[str] = (),
+    plugins: Sequence[str] = (),
+    places: Mapping[str, str] = MappingProxyType({}),
+) -> Loaded:
     """Load a preset by name or an experiment file by path, with ``key=value`` overrides and more plugin requests.
+
+    ``places`` says of overrides that were not typed behind ``--set`` where they were written.
 
     Raises ``ConfigError`` with up to ten sentences, each with file and line; nothing is imported or built.
     """
@@ -56,7 +64,7 @@ def load_experiment(name_or_path: str, overrides: Sequence[str] = (), plugins: S
     else:
         path, base_folder = None, Path.cwd()
         document = parse_document(preset_content(name_or_path), f"preset {name_or_path}")
-    return _load(document, path, base_folder, parse_overrides(overrides), plugins)
+    return _load(document, path, base_folder, parse_overrides(overrides, places), plugins)
 
 
 def _load(
@@ -83,6 +91,12 @@ def _load(
             problems.add(("size",), str(error))
     problems.stop()
     assert experiment is not None
+    own = len(experiment.plugins)
+    # A request on the command line stands where its --plugins does, as an override stands where its --set does.
+    typed = [
+        Override(path=("plugins", str(own + number)), value=request, text=f"--plugins {request}")
+        for number, request in enumerate(plugins)
+    ]
     experiment = replace(experiment, plugins=(*experiment.plugins, *plugins))
     return Loaded(
         experiment=experiment,
@@ -90,12 +104,17 @@ def _load(
         path=path,
         base_folder=base_folder,
         document=document,
-        overrides=overrides,
+        overrides=(*overrides, *typed),
     )
 
 
 def _locate(document: Document, overrides: Sequence[Override], path: KeyPath) -> str:
     said = {override.path: override.text for override in overrides}
+    for place in _through_options(path):
+        if place in said:
+            return said[place]
+        if place in document.lines:
+            return f"{document.name}:{document.lines[place]}"
     for length in range(len(path), 0, -1):
         exact = path[:length]
         for written in (exact, tuple(part for part in exact if part != "options")):
@@ -107,6 +126,13 @@ def _locate(document: Document, overrides: Sequence[Override], path: KeyPath) ->
             if override.path[:length] == exact:
                 return override.text
     return f"{document.name}:1"
+
+
+def _through_options(path: KeyPath) -> Iterator[KeyPath]:
+    """Yield a key of a phase itself, and the options of the phase that its recipe may have taken it from."""
+    yield path
+    if path[:1] == ("phases",):
+        yield from ((*path[:2], "options", *path[start:]) for start in range(4, len(path)))
 
 
 def _from_here(override: Override, layer: dict[str, Any]) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def check_objectives(experiment: Experiment, problems: Problems) -> None:
                 try:
                     parse(config, section.options, f"{label} ({section.objective})")
                 except PhasegateError as error:
-                    problems.add((*path, "options"), str(error))
+                    problems.add((*path, "options", *error.place), str(error))
             for loss, term in section.losses.items():
                 if term.use.rpartition(":")[2] == "anchor" and not captured:
                     text = (

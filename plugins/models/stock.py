@@ -71,12 +71,12 @@ class StockBuilder:
             raise ConfigError(
                 f"The stock model keeps its family's own router, so model.router '{context.router.use}' would be "
                 "ignored; remove it, or set model.use to moe."
-            )
+            ).within("router")
         if context.mixer is not None and context.mixer.use.rpartition(":")[2] != "attention":
             raise ConfigError(
                 f"The stock model keeps its family's own attention, so model.mixer '{context.mixer.use}' would be "
                 "ignored; remove it, or set model.use to moe."
-            )
+            ).within("mixer")
         self.config, self.context = config, context
 
     def configuration(self) -> PretrainedConfig:

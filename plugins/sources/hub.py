@@ -36,7 +36,8 @@ class Hub(RecordSource):
     def __init__(self, config: HubConfig, context: SourceContext) -> None:
         check_options(config, context.name)
         if config.streaming and config.limit is None:
-            raise DataError(f"The source {context.name!r} streams, so it needs a limit: how many records to read.")
+            text = f"The source {context.name!r} streams, so it needs a limit: how many records to read."
+            raise DataError(text).within("streaming")
         self.config: HubConfig = config
         self.context = context
 
@@ -75,4 +76,4 @@ class Hub(RecordSource):
             raise DataError(
                 f"The source {self.context.name!r} cannot load the data set {config.path!r}: {reason.rstrip('.')}; "
                 f"check path, name, split and revision, be online, or put the data under {self.context.root}."
-            ) from error
+            ).within("path") from error
