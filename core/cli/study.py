@@ -73,10 +73,7 @@ def command(
         from ..study.outlook import outlook
         from .studying import show_outlook
 
-        carrier = _carrier(
-            experiment, said, plugins, where, studies / _named(name, plan), definition, plan, None, False
-        )
-        show_outlook(definition, outlook(definition, carrier))
+        show_outlook(definition, outlook(definition, make(studies / _named(name, plan), None, False)))
         return
     again = [experiment, "--name", _named(name, plan), "--store", str(store), "--studies", str(studies)]
     again += [part for text in said for part in ("--set", text)]
@@ -92,9 +89,7 @@ def command(
         join is None,
         again if join is None else [],
         workers,
-        lambda folder, stop: _carrier(
-            experiment, said, plugins, where, folder, definition, plan, stop, allow_plugin_drift
-        ),
+        lambda folder, stop: make(folder, stop, allow_plugin_drift),
     )
 
 

@@ -8,6 +8,7 @@ from ...registry.suggest import did_you_mean, divisors_near, listing
 from .conversions import CAUSAL
 from .objectives import OPTIONS
 from .problems import Problems
+from .roles import check_roles
 from .schema import (
     CriterionSection,
     Experiment,
@@ -87,6 +88,7 @@ def _step(step: StepSection, path: KeyPath, problems: Problems) -> None:
             "batches.mixture."
         )
         problems.add((*path, "kinds"), text)
+    check_roles(step, path, problems)
     _replay(step, path, problems)
 
 
