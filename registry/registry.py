@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 
 from .components import KINDS
 from .entries import Entry
-from .errors import ConfigError, PluginError
+from .errors import ConfigError, PluginError, blaming
 from .options import parse
 from .suggest import did_you_mean, listing
 
@@ -73,7 +73,8 @@ class Registry:
 
     def build(self, kind: str, ref: str, options: Mapping[str, Any], **context: Any) -> Any:
         """Return ``target(config, **context)``, or ``target(**context)`` for a component without options."""
-        config = self.config(kind, ref, options)
+        with blaming("options"):
+            config = self.config(kind, ref, options)
         target = self.get(kind, ref).load()
         return target(**context) if config is None else target(config, **context)
 

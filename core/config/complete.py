@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...registry.components import PhaseSpec
 from ...registry.errors import ConfigError, PhasegateError
+from ...registry.options import named
 from .checks import check_combinations
 from .components import check_reference, check_references, providers_of
 from .context import check_context
@@ -160,6 +160,4 @@ def _check_model(
         check_routers(experiment, registry, int(filled.values["num_experts"]), problems)
     except PhasegateError as error:
         text = str(error)
-        words = set(re.findall(r"\w+", text))
-        named = [("options", key) for key in said if key in words]
-        problems.add(("model", *(error.place or ((), *named)[-1])), text)
+        problems.add(("model", *(error.place or ("options", *named(said, text)))), text)

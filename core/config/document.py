@@ -21,7 +21,7 @@ from .scalars import resolve
 
 KeyPath = tuple[str, ...]
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 512 << 10
 MAX_DEPTH = 40
 MAX_VALUES = 20_000  # aliases count with everything they repeat, so that a few lines cannot fill the memory
 
@@ -63,7 +63,7 @@ def _nearest(path: Path) -> str:
 def parse_document(content: bytes | str, name: str) -> Document:
     """Return the document in ``content``; ``name`` stands for the file in error texts."""
     if len(content) > MAX_BYTES:
-        raise ConfigError(f"{name}: is larger than {MAX_BYTES >> 20} MiB, which no experiment file is.")
+        raise ConfigError(f"{name}: is larger than {MAX_BYTES >> 10} KiB, which no experiment file is.")
     text = content if isinstance(content, str) else _decode(content, name)
     builder = _Builder(name)
     try:

@@ -42,7 +42,7 @@ class Corpus:
         self.root = root
         named: set[str] = set()
         for name, source in self._sources.items():
-            with blaming("data", "sources", name, "options"):
+            with blaming("data", "sources", name):
                 named.update(source.domains())
         paper = [domain for domain in PAPER_MIXTURE if domain in named]
         self.domains: tuple[str, ...] = (*paper, *sorted(named - set(paper)))
@@ -62,7 +62,7 @@ class Corpus:
         sources = {}
         for name, ref in section.sources.items():
             context = SourceContext(root=root, name=name, held_out=section.held_out)
-            with blaming("data", "sources", name, "options"):
+            with blaming("data", "sources", name):
                 sources[name] = registry.build("source", ref.use, ref.options, context=context)
         return cls(sources, section, root)
 
@@ -70,7 +70,7 @@ class Corpus:
         """Changes whenever any row of any view may change."""
         section, prints = self._section, {}
         for name, source in self._sources.items():
-            with blaming("data", "sources", name, "options"):
+            with blaming("data", "sources", name):
                 prints[name] = source.fingerprint()
         return digest(
             prints,
@@ -158,7 +158,7 @@ class Corpus:
         return rows
 
     def _part(self, name: str, view: str, split: Split) -> Dataset:
-        with blaming("data", "sources", name, "options"):
+        with blaming("data", "sources", name):
             rows = self._sources[name].load(view, split)
         if not len(rows):
             return rows

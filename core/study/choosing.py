@@ -47,7 +47,7 @@ def choose(section: StudySection, space: SearchSpace) -> Choice:
         text = f"study.seeds names the seed {twice} twice; a repeated seed gives the same run and no new evidence."
         raise ConfigError(text).within("study", "seeds")
     _check_rows(space)
-    with blaming("study", "space", "options"):
+    with blaming("study", "space"):
         check_parameters(space.parameters)
     objectives = section.objectives or tuple(section.scores)[:1]
     if not objectives:

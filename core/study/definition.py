@@ -34,7 +34,7 @@ def define(plan: Plan) -> Definition:
         _check_score(name, score, experiment)
     for key in section.set:
         _check_set(key, "study", "set", key)
-    with blaming("study", "space", "options"):
+    with blaming("study", "space"):
         component = plan.registry.build("search-space", section.space.use, section.space.options)
         space: SearchSpace = component.space(curriculum_of(experiment, plan.registry))
     for row in space.rows:

@@ -23,7 +23,7 @@ def check_parameters(parameters: Sequence[Parameter]) -> None:
     """ConfigError for the first parameter that nothing can be chosen from."""
     seen: set[str] = set()
     for parameter in parameters:
-        with blaming("keys", parameter.key):
+        with blaming("options", "keys", parameter.key):
             _check(parameter, seen)
 
 

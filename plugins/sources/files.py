@@ -46,7 +46,7 @@ class Files(RecordSource):
             )
         if config.stdlib == bool(config.paths):
             text = f"The source {context.name!r} needs either paths or stdlib: true."
-            raise DataError(text).within(*(("paths",) if config.paths else ()))
+            raise DataError(text).within(*(("options", "paths") if config.paths else ()))
         check_options(config, context.name)
         self.config: FilesConfig = config
         self.context = context

@@ -37,7 +37,7 @@ class Hub(RecordSource):
         check_options(config, context.name)
         if config.streaming and config.limit is None:
             text = f"The source {context.name!r} streams, so it needs a limit: how many records to read."
-            raise DataError(text).within("streaming")
+            raise DataError(text).within("options", "streaming")
         self.config: HubConfig = config
         self.context = context
 
@@ -76,4 +76,4 @@ class Hub(RecordSource):
             raise DataError(
                 f"The source {self.context.name!r} cannot load the data set {config.path!r}: {reason.rstrip('.')}; "
                 f"check path, name, split and revision, be online, or put the data under {self.context.root}."
-            ).within("path") from error
+            ).within("options", "path") from error

@@ -39,7 +39,7 @@ def find_files(patterns: tuple[str, ...], root: Path, source: str) -> list[Path]
             raise DataError(
                 f"The source {source!r} finds no file {pattern!r} under {base}; check the path, or set data.root."
                 f"{_instead(base / path, pattern)}"
-            ).within("paths", str(number))
+            ).within("options", "paths", str(number))
         found.update(matched)
     return sorted(found)
 

@@ -8,6 +8,8 @@ the sentence begins with where that is no place of the file. The sentence holds 
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,10 @@ from typing import Any
 import pytest
 import yaml
 from phasegate.core.config.presets import preset_content
+from phasegate.core.config.schema import Experiment
+from phasegate.core.config.shaping import entries_of, hints, section_of
+from phasegate.registry.entries import Entry
+from phasegate.registry.plugins import Plugins
 
 Platform = Callable[..., int]
 
@@ -114,6 +120,16 @@ def _line(text: str, key: str | Sequence[str]) -> int:
 
 
 CASES = read_corpus()
+REGISTRY = Plugins.load().components()
+
+
+def told_by(platform: Platform, capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    """Return the one sentence that a mistake is told in; it prints, and the exit code is 2."""
+    assert platform(*command) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and told.count("\n") == 1, told
+    assert told[:-1].isprintable(), told
+    return told.removeprefix("error: ").removesuffix("\n")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -123,10 +139,150 @@ def test_a_broken_experiment_is_one_sentence_about_its_line(
     case = make_case(CASES[name])
     (tmp_path / "broken.yaml").write_bytes(case.text.encode("utf-8", "surrogatepass"))
     for file, content in case.beside.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_text(content, encoding="utf-8")
-    assert platform(*case.command) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"error: {case.blames}"), told
+    told = told_by(platform, capsys, *case.command)
+    assert told.startswith(case.blames), told
     assert [word for word in case.says if word not in told] == [], told
-    assert told.count("\n") == 1 and told.endswith("\n"), told
-    assert told[:-1].isprintable(), told
+
+
+def _bytes(content: bytes) -> Callable[[Path], None]:
+    return lambda file: file.write_bytes(content) and None
+
+
+def _laughs(file: Path) -> None:
+    levels = ["a0: &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha, ha]"]
+    levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    file.write_text("\n".join(levels))
+
+
+def _unreadable(file: Path) -> None:
+    file.write_text(FIRST)
+    file.chmod(0)
+
+
+def _loop(file: Path) -> None:
+    file.symlink_to(file)
+
+
+#: Files that no text can be written as: how each is made, the line that is blamed, and the words that help.
+FILES: dict[str, tuple[Callable[[Path], object], int | None, str]] = {
+    "bytes that are not UTF-8": (_bytes(b"name: x\nsize: \xff\n"), 2, "byte 0xff is not UTF-8"),
+    "text in Latin-1": (_bytes("name: x\nseed: 1 # für\n".encode("latin-1")), 2, "byte 0xfc is not UTF-8"),
+    "UTF-16": (_bytes("name: x\n".encode("utf-16")), 1, "save the file as UTF-8"),
+    "a picture": (_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256))), 1, "byte 0x89 is not UTF-8"),
+    "a mistake behind a byte order mark": (_bytes(b"\xef\xbb\xbfname: x\nsede: 1\n"), 2, "Did you mean 'seed'?"),
+    "a mistake behind line ends of Windows": (_bytes(b"name: x\r\nsede: 1\r\n"), 2, "Did you mean 'seed'?"),
+    "fifty megabytes": (_bytes(b"name: x\n" + b"# filler\n" * 5_500_000), None, "larger than 512 KiB"),
+    "a line without end": (_bytes(b"name: " + b"x" * 500_000 + b"\n"), 1, "at most 100"),
+    "a billion laughs": (_laughs, 5, "more than 20000 values, counting what aliases repeat"),
+    "more values than a person writes": (
+        _bytes(b"".join(b"k%d: 1\n" % n for n in range(30_000))),
+        10000,
+        "20000 values",
+    ),
+    "brackets without end": (_bytes(b"name: x\nplugins: " + b"[" * 50_000), 2, "nested more than 40 deep"),
+    "braces without end": (_bytes(b"name: x\nrun: " + b"{a: " * 50_000), 2, "nested more than 40 deep"),
+    "an integer of five thousand digits": (_bytes(b"name: x\nseed: " + b"9" * 5_000 + b"\n"), 2, "is too large"),
+    "nothing at all": (lambda file: None, None, "there is no such file"),
+    "a folder": (Path.mkdir, None, "this is a folder"),
+    "a pipe that nobody writes to": (os.mkfifo, None, "a pipe or a device"),
+    "a device without end": (lambda file: file.symlink_to("/dev/zero"), None, "a pipe or a device"),
+    "a link to itself": (_loop, None, "cannot be read"),
+    "a link to nothing": (lambda file: file.symlink_to("nowhere.yaml"), None, "there is no such file"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_no_experiment_is_one_sentence(
+    name: str, platform: Platform, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, line, says = FILES[name]
+    make(tmp_path / "broken.yaml")
+    told = told_by(platform, capsys, "plan", "broken.yaml")
+    assert told.startswith(f"broken.yaml:{line}: " if line else "broken.yaml: "), told
+    assert says in told, told
+
+
+def test_a_file_that_may_not_be_read_is_one_sentence(
+    platform: Platform, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _unreadable(tmp_path / "broken.yaml")
+    if os.access(tmp_path / "broken.yaml", os.R_OK):
+        pytest.skip("this user may read everything")
+    assert told_by(platform, capsys, "plan", "broken.yaml") == "broken.yaml: cannot be read: Permission denied."
+
+
+def test_a_misspelt_file_is_told_with_its_neighbour(
+    platform: Platform, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.yaml").write_text(FIRST)
+    assert "Did you mean 'broken.yaml'?" in told_by(platform, capsys, "plan", "brokn.yaml")
+
+
+def test_a_misspelt_preset_is_told_with_its_neighbour(platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Did you mean 'ncas-nano'?" in told_by(platform, capsys, "plan", "ncas-nan")
+
+
+#: Where a component of each kind stands in an experiment.
+PLACES = {
+    "anchor": "phases.foundation.steps.hold.anchor",
+    "gate": "phases.foundation.gates.new",
+    "loss": "phases.foundation.steps.pretrain.losses.new",
+    "mixer": "model.mixer",
+    "model": "model",
+    "phase": "phases.new",
+    "quantizer": "model.quantizer",
+    "router": "model.router",
+    "search-space": "study.space",
+    "source": "data.sources.new",
+}
+MORE: Mapping[str, Mapping[str, Any]] = {
+    "anchor": {"phases.foundation.steps.hold.objective": "anchor", "phases.foundation.steps.hold.steps": 1},
+    "gate": {"phases.foundation.gates.new.metric": "acc", "phases.foundation.gates.new.at_least": 0},
+}
+
+
+@pytest.mark.parametrize("entry", REGISTRY, ids=lambda entry: f"{entry.kind}/{entry.name}")
+def test_a_component_refuses_an_option_that_it_does_not_have(
+    entry: Entry, platform: Platform, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = PLACES[entry.kind]
+    option = f"{place}.options.colour"
+    case = make_case({"put": {f"{place}.use": entry.name, **MORE.get(entry.kind, {}), option: 1}, "says": ["'colour'"]})
+    (tmp_path / "broken.yaml").write_text(case.text)
+    assert platform(*case.command) == 2
+    told = capsys.readouterr().err.removeprefix("error: ").splitlines()  # where it stands may be wrong for it, too
+    assert any(line.startswith(f"{case.blames}{entry.label} has no option 'colour'.") for line in told), told
+
+
+def test_every_key_of_the_schema_is_broken_somewhere_in_the_corpus() -> None:
+    broken = {key for said in CASES.values() for key in _blamed(said)}
+    assert sorted(f"{section.__name__}.{name}" for section, name in _keys() if name not in broken) == []
+
+
+def _blamed(said: Mapping[str, Any]) -> set[str]:
+    """Return the key that a case blames, and the one around it, of which it may be an item."""
+    keys = [*said.get("put", ()), said.get("at", ""), said.get("drop", "")]
+    return {part for key in keys if isinstance(key, str) for part in _parts(key)[-2:]}
+
+
+def _keys() -> set[tuple[type, str]]:
+    found: set[tuple[type, str]] = set()
+    rest: list[type] = [Experiment]
+    while rest:
+        section = rest.pop()
+        for name, hint in hints(section).items():
+            inner = section_of(hint) or section_of(entries_of(hint))
+            if inner is not None and (inner, "") not in found:
+                found.add((inner, ""))
+                rest.append(inner)
+            found.add((section, name))
+    return {(section, name) for section, name in found if name}
+
+
+def test_the_corpus_is_as_large_as_the_page_says() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")
+    told = re.search(r"([\d,]+) broken experiments", page)
+    assert told is not None
+    assert int(told[1].replace(",", "")) == len(CASES) + len(FILES) + len(REGISTRY)
