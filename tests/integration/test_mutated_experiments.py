@@ -41,26 +41,21 @@ PRESETS = ("ncas-nano", "perspective-nano")
 ONCE = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 WORDS = st.sampled_from(
-    [
-        *[
-            "use",
-            "options",
-            "steps",
-            "gates",
-            "weight",
-            "foundation",
-            "parent",
-            "linear",
-            "torus",
-            "stock",
-            "a>b",
-            "./sft",
-            "~",
-            "..",
-        ],
+    (
+        "use",
+        "options",
+        "steps",
+        "weight",
+        "foundation",
+        "parent",
+        "linear",
+        "torus",
+        "stock",
+        "a>b",
+        "..",
         "",
         "\x1b[2J",
-    ]
+    )
 )
 NUMBERS = (
     st.integers(-3, 3)
