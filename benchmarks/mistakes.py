@@ -57,7 +57,7 @@ def seconds(case: object) -> tuple[float, float]:
         (Path(folder) / "broken.yaml").write_bytes(case.text.encode("utf-8", "surrogatepass"))
         for file, content in case.beside.items():
             (Path(folder) / file).parent.mkdir(exist_ok=True)
-            (Path(folder) / file).write_text(content, encoding="utf-8")
+            (Path(folder) / file).write_bytes(content if isinstance(content, bytes) else content.encode())
         return run(Path(folder), case.command)
 
 

@@ -14,6 +14,7 @@ from .dial import derive
 from .document import Document, KeyPath, parse_document, read_document
 from .layers import merge, settle
 from .overrides import Override, parse_overrides
+from .paths import anchored, is_there
 from .presets import is_path, preset_content
 from .problems import Problems
 from .schema import Experiment
@@ -81,8 +82,8 @@ def _load(
         if override.path[:1] == ("phases",) and len(override.path) > 2 and override.path[1] not in phases:
             text = f"the experiment has no phase '{override.path[1]}'.{did_you_mean(override.path[1], phases)}"
             problems.add(override.path, f"{text} Phases: {listing(phases)}.")
-        raw = merge(raw, _from_here(override, layer))
-    raw = _anchor_paths(raw, base_folder)
+        raw = merge(raw, _from_here(override, layer, problems))
+    raw = _anchor_paths(raw, base_folder, problems)
     experiment = to_experiment(settle(Experiment, raw), problems, partial=True)
     if experiment is not None:
         try:
@@ -135,31 +136,39 @@ def _through_options(path: KeyPath) -> Iterator[KeyPath]:
         yield from ((*path[:2], "options", *path[start:]) for start in range(4, len(path)))
 
 
-def _from_here(override: Override, layer: dict[str, Any]) -> dict[str, Any]:
+def _from_here(override: Override, layer: dict[str, Any], problems: Problems) -> dict[str, Any]:
     """Read relative paths on the command line from the working directory, as every other command does."""
-    return _anchor_paths(layer, Path.cwd()) if override.path[0] in {"data", "phases", "tokenizer"} else layer
+    if override.path[0] not in {"data", "phases", "tokenizer"}:
+        return layer
+    return _anchor_paths(layer, Path.cwd(), problems)
 
 
-def _anchor_paths(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _anchor_paths(raw: dict[str, Any], folder: Path, problems: Problems) -> dict[str, Any]:
     """Make ``data.root`` absolute, and ``tokenizer.path`` and ``options.path`` of steps where they are folders or files
-    (a tokenizer may be a name on a hub)."""
+    (a tokenizer may be a name on a hub); note what cannot be a path."""
     data, tokenizer, phases = raw.get("data"), raw.get("tokenizer"), raw.get("phases")
-    anchored = dict(raw)
+    done = dict(raw)
     if isinstance(data, Mapping) and isinstance(data.get("root"), str):
-        anchored["data"] = {**data, "root": str((folder / Path(data["root"]).expanduser()).resolve())}
-    if isinstance(tokenizer, Mapping) and isinstance(tokenizer.get("path"), str):
-        anchored["tokenizer"] = _anchored(tokenizer, folder)
+        there = _anchored(data["root"], folder, ("data", "root"), problems)
+        done["data"] = {**data, "root": str(there or data["root"])}
+    if isinstance(tokenizer, Mapping):
+        done["tokenizer"] = _with_path(tokenizer, folder, ("tokenizer",), problems)
     if isinstance(phases, Mapping):
-        anchored["phases"] = {name: _with_steps(phase, folder) for name, phase in phases.items()}
-    return anchored
+        done["phases"] = {
+            name: _with_steps(phase, folder, ("phases", str(name)), problems) for name, phase in phases.items()
+        }
+    return done
 
 
-def _with_steps(phase: Any, folder: Path) -> Any:
+def _with_steps(phase: Any, folder: Path, place: KeyPath, problems: Problems) -> Any:
     """The phase with the paths of its steps' options made absolute; anything of another shape as it is."""
     if not isinstance(phase, Mapping) or not isinstance(phase.get("steps"), Mapping):
         return phase
     steps = {
-        name: {**step, "options": _anchored(step["options"], folder)}
+        name: {
+            **step,
+            "options": _with_path(step["options"], folder, (*place, "steps", str(name), "options"), problems),
+        }
         if isinstance(step, Mapping) and isinstance(step.get("options"), Mapping)
         else step
         for name, step in phase["steps"].items()
@@ -167,8 +176,16 @@ def _with_steps(phase: Any, folder: Path) -> Any:
     return {**phase, "steps": steps}
 
 
-def _anchored(options: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+def _with_path(options: Mapping[str, Any], folder: Path, place: KeyPath, problems: Problems) -> Mapping[str, Any]:
     if not isinstance(options.get("path"), str):
         return options
-    there = (folder / Path(options["path"]).expanduser()).resolve()
-    return {**options, "path": str(there)} if there.exists() else options
+    there = _anchored(options["path"], folder, (*place, "path"), problems)
+    return {**options, "path": str(there)} if there is not None and is_there(there) else options
+
+
+def _anchored(path: str, folder: Path, place: KeyPath, problems: Problems) -> Path | None:
+    try:
+        return anchored(path, folder)
+    except ConfigError as error:
+        problems.add(place, f"{'.'.join(place)}: {error}")
+        return None

@@ -14,6 +14,7 @@ from ...registry.registry import Registry
 from ..config.complete import complete, phase_order
 from ..config.dial import Derived, derive
 from ..config.filling import explain
+from ..config.paths import is_there
 from ..config.problems import Locator
 from ..config.schema import Experiment, ModelSection, PhaseSection, StepSection
 from ..data.corpus import Corpus
@@ -231,7 +232,7 @@ def with_drafts(section: PhaseSection, base: Path) -> PhaseSection:
 def with_content(options: Mapping[str, Any], base: Path) -> dict[str, Any]:
     """Return the options with a local ``path`` replaced by the digest of what it holds: where it lies says nothing."""
     path = options.get("path")
-    if isinstance(path, str) and (base / path).exists():
+    if isinstance(path, str) and is_there(base / path):
         return {**options, "path": content_digest(base / path)}
     return dict(options)
 

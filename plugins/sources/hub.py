@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ...core.config.paths import is_there
 from ...core.data.hashing import digest
 from ...core.data.source import SourceContext
 from ...registry.errors import DataError
@@ -54,7 +55,7 @@ class Hub(RecordSource):
 
     def _folder(self) -> Path | None:
         folder = self.context.root / self.config.path
-        return folder if folder.is_dir() else None
+        return folder if is_there(folder) and folder.is_dir() else None
 
     def _records(self) -> Iterator[Mapping[str, Any]]:
         from datasets import load_dataset

@@ -31,10 +31,14 @@ def find_files(patterns: tuple[str, ...], root: Path, source: str) -> list[Path]
     for number, pattern in enumerate(patterns):
         path = Path(pattern)
         base = Path(path.anchor) if path.is_absolute() else root
-        if any(mark in pattern for mark in "*?["):
-            matched = [p for p in base.glob(str(path.relative_to(base) if path.is_absolute() else path)) if p.is_file()]
-        else:
-            matched = [base / path] if (base / path).is_file() else []
+        try:
+            if any(mark in pattern for mark in "*?["):
+                below = str(path.relative_to(base) if path.is_absolute() else path)
+                matched = [one for one in base.glob(below) if one.is_file()]
+            else:
+                matched = [base / path] if (base / path).is_file() else []
+        except (NotImplementedError, OSError, ValueError):  # no pattern and no path can be so
+            matched = []
         if not matched:
             raise DataError(
                 f"The source {source!r} finds no file {pattern!r} under {base}; check the path, or set data.root."

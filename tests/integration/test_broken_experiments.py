@@ -45,7 +45,7 @@ class Case:
 
     text: str
     command: tuple[str, ...]
-    beside: Mapping[str, str]
+    beside: Mapping[str, str | bytes]
     blames: str
     says: tuple[str, ...]
 
@@ -140,7 +140,7 @@ def test_a_broken_experiment_is_one_sentence_about_its_line(
     (tmp_path / "broken.yaml").write_bytes(case.text.encode("utf-8", "surrogatepass"))
     for file, content in case.beside.items():
         (tmp_path / file).parent.mkdir(exist_ok=True)
-        (tmp_path / file).write_text(content, encoding="utf-8")
+        (tmp_path / file).write_bytes(content if isinstance(content, bytes) else content.encode())
     told = told_by(platform, capsys, *case.command)
     assert told.startswith(case.blames), told
     assert [word for word in case.says if word not in told] == [], told

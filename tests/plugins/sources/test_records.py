@@ -34,9 +34,7 @@ def test_templates_join_fields_and_drop_what_is_empty() -> None:
 
 
 def test_a_missing_field_names_the_nearest() -> None:
-    with pytest.raises(
-        DataError, match=r"'mine' has a record without the field 'txt'; it has text\. Did you mean 'text'"
-    ):
+    with pytest.raises(DataError, match=r"'mine' has a record without the field 'txt'; .* Did you mean 'text'"):
         rows([{"text": "a"}], fields={"text": "{txt}"})
 
 
