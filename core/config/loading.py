@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -58,8 +59,10 @@ def load_experiment(
     Raises ``ConfigError`` with up to ten sentences, each with file and line; nothing is imported or built.
     """
     if is_path(name_or_path):
-        path: Path | None = Path(name_or_path).expanduser()
+        path: Path | None = Path(name_or_path)
         assert path is not None
+        with suppress(RuntimeError):  # of the home of nobody there is no file, which is told when it is read
+            path = path.expanduser()
         document = read_document(path)
         base_folder = path.resolve().parent
     else:

@@ -220,6 +220,10 @@ def test_a_misspelt_file_is_told_with_its_neighbour(
     assert "Did you mean 'broken.yaml'?" in told_by(platform, capsys, "plan", "brokn.yaml")
 
 
+def test_a_file_in_the_home_of_nobody_is_not_there(platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no such file" in told_by(platform, capsys, "plan", "~nobody-of-this-name/broken.yaml")
+
+
 def test_a_misspelt_preset_is_told_with_its_neighbour(platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Did you mean 'ncas-nano'?" in told_by(platform, capsys, "plan", "ncas-nan")
 
