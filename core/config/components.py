@@ -90,9 +90,9 @@ def check_references(experiment: Experiment, registry: Registry, problems: Probl
                 problems.add(here, f"{text} Views: {listing(views)}.")
             for number, view in enumerate(work.replay.views):
                 if view not in views:
-                    here = ("phases", name, "steps", step, "replay", "views", str(number))
+                    place = ("phases", name, "steps", step, "replay", "views", str(number))
                     text = f"no source of data.sources gives the view '{view}'.{did_you_mean(view, views)}"
-                    problems.add(here, f"{text} Views: {listing(views)}.")
+                    problems.add(place, f"{text} Views: {listing(views)}.")
 
 
 def check_reference(kind: str, path: KeyPath, section: Section, registry: Registry, problems: Problems) -> Any:

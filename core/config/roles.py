@@ -14,14 +14,10 @@ TRUNK = "trunk"
 
 def check_roles(step: StepSection, path: tuple[str, ...], problems: Problems) -> None:
     """Note every pattern that can mean no parameter: a word that is no role, since names of parameters have dots."""
-    for key, patterns in (("freeze", enumerate(step.freeze)), ("learning_rate_scale", _twice(step))):
-        for place, pattern in patterns:
-            if pattern in {TRUNK, *ROLES} or any(mark in pattern for mark in ".*?["):
-                continue
-            known = (TRUNK, *ROLES)
+    known = (TRUNK, *ROLES)
+    places = [("freeze", str(number), pattern) for number, pattern in enumerate(step.freeze)]
+    places += [("learning_rate_scale", pattern, pattern) for pattern in step.learning_rate_scale]
+    for key, place, pattern in places:
+        if pattern not in known and not any(mark in pattern for mark in ".*?["):
             text = f"{'.'.join((*path, key))} names '{pattern}', which is no role and no name of a parameter."
-            problems.add((*path, key, str(place)), f"{text}{did_you_mean(pattern, known)} Roles: {listing(known)}.")
-
-
-def _twice(step: StepSection) -> list[tuple[str, str]]:
-    return [(pattern, pattern) for pattern in step.learning_rate_scale]
+            problems.add((*path, key, place), f"{text}{did_you_mean(pattern, known)} Roles: {listing(known)}.")
