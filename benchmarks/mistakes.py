@@ -2,6 +2,7 @@
 
     python benchmarks/mistakes.py                  every case of the corpus in a process of its own, and the slowest
     python benchmarks/mistakes.py --every 10       one case in ten
+    python benchmarks/mistakes.py --only family    those of this name
 
 Seconds of the wall clock from the start of the process to its end, so the interpreter and all imports are in them; the
 seconds of the processor are beside them, since other work on the machine is not in those. Exits with 1 if a case took
@@ -31,13 +32,14 @@ SHOWN = 10
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", type=int, default=1, help="one case in so many")
-    every = parser.parse_args().every
+    parser.add_argument("--only", default="", metavar="WORDS", help="cases whose names hold these words")
+    asked = parser.parse_args()
     corpus = runpy.run_path(str(TESTS))
     found = []
-    for name in list(corpus["CASES"])[::every]:
+    for name in [name for name in corpus["CASES"] if asked.only in name][:: asked.every]:
         case = corpus["make_case"](corpus["CASES"][name])
         found.append((name, *seconds(case)))
-    for name in list(corpus["FILES"])[::every]:
+    for name in [name for name in corpus["FILES"] if asked.only in name][:: asked.every]:
         with tempfile.TemporaryDirectory() as folder:
             corpus["FILES"][name][0](Path(folder) / "broken.yaml")
             found.append((name, *run(Path(folder), ("plan", "broken.yaml"))))
