@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError, PluginError
 from .suggest import did_you_mean, flat
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 _UNKNOWN = "unexpected_keyword_argument"
 
@@ -33,26 +38,48 @@ def parse(config: type, options: Mapping[str, Any], label: str) -> Any:
     """Return an instance of ``config`` made of ``options``; ``label`` says whose they are (``router dist:name``).
 
     Unknown options are refused at every depth. Values are converted as YAML needs it: lists to tuples,
-    ``"1e-3"`` to a number.
+    ``"1e-3"`` to a number. The place of the ``ConfigError`` is the option that is wrong.
     """
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic import ValidationError
     from pydantic.errors import PydanticUserError
 
     try:
-        # Plain dataclasses ignore unknown keys in pydantic; the enclosing tuple hands them its own rule.
-        adapter: TypeAdapter[Any] = TypeAdapter(tuple[config], config=ConfigDict(extra="forbid"))  # type: ignore[valid-type]
+        adapter = _adapter(config)
     except (PydanticUserError, NameError) as error:
         raise PluginError(f"{label} has a config whose types cannot be checked: {flat(error)}.") from error
     try:
         return adapter.validate_python((dict(options),))[0]
     except ValidationError as error:
         problems = [dict(problem) for problem in error.errors(include_url=False)]
-        raise ConfigError(_explain(config, problems, label)) from error
+        # A misspelt key is reported as unknown and the one it should have been as missing: the first is the cause.
+        problem = next((p for p in problems if p["type"] == _UNKNOWN), problems[0])
+        text = _explain(config, problem, label)
+        raise ConfigError(text).within(*_place(problem, options, text)) from error
 
 
-def _explain(config: type, problems: list[dict[str, Any]], label: str) -> str:
-    # A misspelt key is reported as unknown and the one it should have been as missing: the first is the cause.
-    problem = next((p for p in problems if p["type"] == _UNKNOWN), problems[0])
+@lru_cache(maxsize=256)  # what takes most of the time of a plan
+def _adapter(config: type) -> TypeAdapter[Any]:
+    from pydantic import ConfigDict, TypeAdapter
+
+    # Plain dataclasses ignore unknown keys in pydantic; the enclosing tuple hands them its own rule.
+    return TypeAdapter(tuple[config], config=ConfigDict(extra="forbid"))  # type: ignore[valid-type]
+
+
+def _place(problem: Mapping[str, Any], options: Mapping[str, Any], text: str) -> tuple[str, ...]:
+    """Return the option that a problem is about; of a contradiction, the last option given that its text names."""
+    path = tuple(str(part) for part in problem["loc"][1:])
+    if path:
+        return path[:-1] if problem["type"] == "missing" else path
+    return named(options, text)
+
+
+def named(options: Iterable[str], text: str) -> tuple[str, ...]:
+    """Return the last of the options that a text names, as a place; an empty one where it names none."""
+    words = set(re.findall(r"\w+", text))
+    return tuple([name for name in options if name in words][-1:])
+
+
+def _explain(config: type, problem: Mapping[str, Any], label: str) -> str:
     path = problem["loc"][1:]
     where = ".".join(str(part) for part in path)
     if problem["type"] == _UNKNOWN:

@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 
 from .components import KINDS
 from .entries import Entry
-from .errors import ConfigError, PluginError
+from .errors import ConfigError, PluginError, blaming
 from .options import parse
 from .suggest import did_you_mean, listing
 
@@ -67,12 +67,14 @@ class Registry:
         if config is not None:
             return parse(config, options, entry.label)
         if options:
-            raise ConfigError(f"{entry.label} takes no options, but got {listing(map(str, options))}.")
+            text = f"{entry.label} takes no options, but got {listing(map(str, options))}."
+            raise ConfigError(text).within(str(next(iter(options))))
         return None
 
     def build(self, kind: str, ref: str, options: Mapping[str, Any], **context: Any) -> Any:
         """Return ``target(config, **context)``, or ``target(**context)`` for a component without options."""
-        config = self.config(kind, ref, options)
+        with blaming("options"):
+            config = self.config(kind, ref, options)
         target = self.get(kind, ref).load()
         return target(**context) if config is None else target(config, **context)
 

@@ -9,7 +9,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from .discovery import Found, satisfies
-from .errors import PluginError
+from .errors import PluginError, blaming
 from .suggest import did_you_mean, listing
 
 _REMOVE = "no:"
@@ -27,23 +27,28 @@ def select(found: Sequence[Found], requests: Iterable[str], require: Iterable[st
         raise PluginError(
             f"phasegate's own entry point is missing in {sys.prefix}: install the package, do not copy it."
         )
-    needed = [_requirement(text) for text in require]
+    needed = [_requirement(text, number) for number, text in enumerate(require)]
     wanted: dict[str, Found] = {plugin.name: plugin for plugin in builtins}
     removed: dict[str, str] = {}
-    for request in _split(requests):
+    places: dict[str, int] = {}
+    for number, request in _split(requests):
         remove = request.startswith(_REMOVE)
-        for plugin in match(found, request.removeprefix(_REMOVE).strip()):
-            if remove:
-                _allow_removal(plugin, request, needed)
-                removed[plugin.name] = request
-            else:
-                wanted.setdefault(plugin.name, plugin)
+        with blaming("plugins", str(number)):
+            for plugin in match(found, request.removeprefix(_REMOVE).strip()):
+                if remove:
+                    _allow_removal(plugin, request, needed)
+                    removed[plugin.name] = request
+                else:
+                    wanted.setdefault(plugin.name, plugin)
+                    places.setdefault(plugin.name, number)
     selected = tuple(plugin for plugin in wanted.values() if plugin.name not in removed)
     for plugin in selected:
         if plugin.refusal:
-            raise PluginError(f"{plugin.dist} {plugin.version} {plugin.refusal}")
-    for requirement in needed:
-        _check_required(requirement, selected, found)
+            error = PluginError(f"{plugin.dist} {plugin.version} {plugin.refusal}")
+            raise error.within("plugins", str(places[plugin.name])) if plugin.name in places else error
+    for number, requirement in enumerate(needed):
+        with blaming("require", str(number)):
+            _check_required(requirement, selected, found)
     return selected
 
 
@@ -71,17 +76,22 @@ def match(found: Sequence[Found], name: str) -> list[Found]:
     return hits
 
 
-def _split(requests: Iterable[str]) -> list[str]:
-    return [part.strip() for request in requests for part in request.split(",") if part.strip()]
+def _split(requests: Iterable[str]) -> list[tuple[int, str]]:
+    """Return the requests one by one, each with the number of the text that it stands in."""
+    return [(n, part.strip()) for n, text in enumerate(requests) for part in text.split(",") if part.strip()]
 
 
-def _requirement(text: str) -> Requirement:
+def _requirement(text: str, number: int) -> Requirement:
     try:
         wanted = Requirement(text)
     except InvalidRequirement:
-        raise PluginError(f"`require` cannot read '{text}': write a package and versions, as in 'name>=2'.") from None
+        raise PluginError(f"`require` cannot read '{text}': write a package and versions, as in 'name>=2'.").within(
+            "require", str(number)
+        ) from None
     if wanted.marker or wanted.url or wanted.extras:
-        raise PluginError(f"`require` takes a package and versions only, as in 'name>=2', not '{text}'.")
+        raise PluginError(f"`require` takes a package and versions only, as in 'name>=2', not '{text}'.").within(
+            "require", str(number)
+        )
     return wanted
 
 

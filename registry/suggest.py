@@ -1,9 +1,11 @@
-"""Words for errors: the nearest name, and lists of what exists."""
+"""Words for errors: the nearest name, lists of what exists, and nothing that a terminal would act on."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+_FAR = 100_000
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
@@ -15,6 +17,28 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 def listing(names: Iterable[str]) -> str:
     """Return ``names`` sorted and joined by commas, or "none"."""
     return ", ".join(sorted(set(names))) or "none"
+
+
+def divisors_near(number: int, whole: int) -> str:
+    """Return the one or two numbers nearest to ``number`` that divide ``whole``, joined by "or"."""
+    first = max(1, min(number, whole))
+    # Of a number with few divisors the nearest may lie very far away, where looking would take for ever.
+    below = next((one for one in range(first, max(0, first - _FAR), -1) if whole % one == 0), 1)
+    above = next((one for one in range(first, min(whole, first + _FAR) + 1) if whole % one == 0), whole)
+    return " or ".join(str(one) for one in dict.fromkeys((below, above)))
+
+
+def visible(text: str, keep: str = "") -> str:
+    """Return ``text`` with every character that does not print written as an escape, but for those of ``keep``.
+
+    A terminal acts on control characters, and some others turn the direction of what follows.
+    """
+    return "".join(char if char.isprintable() or char in keep else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    short = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+    return short.get(char) or (f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}")
 
 
 def flat(error: BaseException) -> str:

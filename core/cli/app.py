@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ...registry.errors import PhasegateError
+from ...registry.suggest import visible
 
 EXIT_MISTAKE = 2
 
@@ -120,7 +121,7 @@ def _print_version(wanted: bool) -> None:
 
 def _fail(sentence: str, notes: Sequence[str] = ()) -> NoReturn:
     lines = "\n".join([sentence, *notes])
-    print(f"error: {lines}", file=sys.stderr)
+    print(visible(f"error: {lines}", keep="\n"), file=sys.stderr)
     raise SystemExit(EXIT_MISTAKE)
 
 

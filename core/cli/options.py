@@ -35,8 +35,10 @@ def plan_of(name: str, overrides: list[str] | None, plugins: list[str] | None, s
     """Load the experiment and its plugins and make the plan."""
     from ...registry.plugins import Plugins
     from ..config.loading import load_experiment
+    from ..config.problems import located
     from ..run.plan import make_plan
 
     loaded = load_experiment(name, overrides or (), requests_of(plugins))
-    enabled = Plugins.load(loaded.experiment.plugins, loaded.experiment.require)
-    return make_plan(loaded, enabled, store)
+    with located(loaded.locate):
+        enabled = Plugins.load(loaded.experiment.plugins, loaded.experiment.require)
+        return make_plan(loaded, enabled, store)

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,6 +58,7 @@ def command(
     Every point is carried out for every seed. Stages that points share are trained once. Several workers, started by
     --workers or by hand, can share one study.
     """
+    from ..config.problems import located
     from ..run.store import Store
     from ..study.definition import define
     from ..study.storage import StudyFolder
@@ -64,13 +66,14 @@ def command(
     said = [*(overrides or ()), *_study_overrides(space, seeds, sampler, trials)]
     where = Store(store)
     plan = plan_of(experiment, said, plugins, where)
-    definition = define(plan)
+    with located(plan.locate):
+        definition = define(plan)
+    make = partial(_carrier, experiment, said, plugins, where, definition, plan)
     if planned:
         from ..study.outlook import outlook
         from .studying import show_outlook
 
-        carrier = _carrier(experiment, said, plugins, where, studies / _named(name, plan), definition, None, False)
-        show_outlook(definition, outlook(definition, carrier))
+        show_outlook(definition, outlook(definition, make(studies / _named(name, plan), None, False)))
         return
     again = [experiment, "--name", _named(name, plan), "--store", str(store), "--studies", str(studies)]
     again += [part for text in said for part in ("--set", text)]
@@ -86,7 +89,7 @@ def command(
         join is None,
         again if join is None else [],
         workers,
-        lambda folder, stop: _carrier(experiment, said, plugins, where, folder, definition, stop, allow_plugin_drift),
+        lambda folder, stop: make(folder, stop, allow_plugin_drift),
     )
 
 
@@ -111,13 +114,14 @@ def _carrier(
     overrides: list[str],
     plugins: list[str] | None,
     store: Store,
-    folder: Path,
     definition: Definition,
+    plan: Plan,
+    folder: Path,
     stop: Any,
     drift: bool,
 ) -> Carrier:
     from ..run.interrupt import Interruption
-    from ..study.carrying import Carrier
+    from ..study.carrying import Carrier, setting
     from .studying import quiet_watch
 
     return Carrier(
@@ -130,6 +134,9 @@ def _carrier(
         interruption=stop if stop is not None else Interruption(),
         allow_drift=drift,
         watch=quiet_watch,
+        places={
+            setting(key, value): plan.locate(("study", "set", key)) for key, value in definition.section.set.items()
+        },
     )
 
 

@@ -28,16 +28,21 @@ def command(
 ) -> None:
     """Train an experiment phase by phase; run it again to go on from where it stopped."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from ..run.store import Store
+
+    # The plan comes before the libraries that train: what is wrong with an experiment should not wait for them.
+    where = Store(store)
+    plan = plan_of(experiment, overrides, plugins, where)
     import datasets
     from transformers.utils import logging
 
     from ...registry.errors import GateStop
+    from ..config.problems import located
     from ..run.bench import Bench
     from ..run.interrupt import Interrupted, interruptible
     from ..run.loop import run
     from ..run.processes import is_main, start_processes
     from ..run.recording import record_of
-    from ..run.store import Store
     from .terminal import make_console, show_plan
     from .watching import Watch
 
@@ -46,8 +51,6 @@ def command(
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
     console = make_console()
-    where = Store(store)
-    plan = plan_of(experiment, overrides, plugins, where)
     start_processes(plan.experiment.run.threads)
     if is_main():
         show_plan(console, plan)
@@ -58,7 +61,7 @@ def command(
         watch = Watch(console, plan, quiet=not is_main(), folder=folder)
         bench = Bench(store=where, interruption=stop, callbacks=watch.callbacks, allow_drift=allow_plugin_drift)
         try:
-            with watch:
+            with watch, located(plan.locate):
                 run(plan, bench, folder, gates, watch.show)
         except GateStop as stopped:
             watch.summary(folder, where)

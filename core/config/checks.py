@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
-from ...registry.suggest import listing
+from ...registry.suggest import did_you_mean, divisors_near, listing
 from .conversions import CAUSAL
 from .objectives import OPTIONS
 from .problems import Problems
+from .roles import check_roles
 from .schema import (
     CriterionSection,
     Experiment,
@@ -67,22 +68,27 @@ def _step(step: StepSection, path: KeyPath, problems: Problems) -> None:
     if step.accumulate >= 1 and step.rows % step.accumulate:
         problems.add(
             (*path, "accumulate"),
-            f"{label}: {step.rows} rows do not divide into {step.accumulate} micro-batches; "
-            "choose accumulate so that it divides rows.",
+            f"{label}: {step.rows} rows do not divide into {step.accumulate} micro-batches; set accumulate to a "
+            f"divisor of rows, the nearest is {divisors_near(step.accumulate, step.rows)}.",
         )
-    if step.batches.mixture and not sum(step.batches.mixture.values()) > 0:
+    if step.batches.mixture and not any(step.batches.mixture.values()):
         here = (*path, "batches", "mixture")
         problems.add(here, f"{'.'.join(here)} gives every domain a share of 0; at least one must be above 0.")
     unknown = sorted(set(step.batches.type_shares) - set(step.batches.types)) if step.batches.types else []
     for name in unknown:
         here = (*path, "batches", "type_shares", name)
-        problems.add(here, f"{label} has no batch type '{name}'. Types: {listing(step.batches.types)}.")
+        text = f"{label} has no batch type '{name}'.{did_you_mean(name, step.batches.types)}"
+        problems.add(here, f"{text} Types: {listing(step.batches.types)}.")
+    if step.objective in CAUSAL and step.view != "text":
+        text = f"{label}.view is '{step.view}', but a {step.objective} step reads text; set view: text."
+        problems.add((*path, "view"), text)
     if step.kinds and step.objective in CAUSAL:
         text = (
             f"{label}.kinds has no effect in a {step.objective} step, which reads all text; remove it, or weigh "
             "batches.mixture."
         )
         problems.add((*path, "kinds"), text)
+    check_roles(step, path, problems)
     _replay(step, path, problems)
 
 
@@ -126,8 +132,10 @@ def _criterion(criterion: CriterionSection, path: KeyPath, problems: Problems) -
         problems.add(path, f"{label} has no bound, so it could not fail; give at_least or at_most.")
     if low is not None and high is not None and low > high:
         problems.add((*path, "at_least"), f"{label} asks for at least {low:g} and at most {high:g}, which nothing is.")
-    if criterion.statistic == "win_rate" and any(bound is not None and not 0 <= bound <= 1 for bound in (low, high)):
-        problems.add(path, f"{label}: a win rate lies between 0 and 1, and so must its bound.")
+    for key, bound in (("at_least", low), ("at_most", high)):
+        if criterion.statistic == "win_rate" and bound is not None and not 0 <= bound <= 1:
+            text = f"{label}.{key} is {bound:g}, but a win rate lies between 0 and 1, and so must its bound."
+            problems.add((*path, key), text)
     if criterion.statistic == "value" and criterion.against is not None:
         text = f"{label}.against has no effect on statistic: value; set statistic to difference or win_rate."
         problems.add((*path, "against"), text)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from ...registry.components import PhaseSpec
 from ...registry.errors import ConfigError, PhasegateError
+from ...registry.options import named
 from .checks import check_combinations
 from .components import check_reference, check_references, providers_of
 from .context import check_context
 from .converting import check_routers
-from .curriculum import check_comparisons, check_new_steps, check_requirements, ordered
+from .curriculum import check_comparisons, check_new_criteria, check_new_steps, check_requirements, ordered
 from .filling import Filled, fill
 from .layers import merge, settle
 from .objectives import check_objectives
@@ -63,14 +64,14 @@ def complete(loaded: Loaded, registry: Registry) -> Experiment:
     check_combinations(experiment, problems)
     check_objectives(experiment, problems)
     check_references(experiment, registry, problems)
-    check_comparisons(experiment, problems)
     specs = {name: registry.get("phase", phase.use).component for name, phase in experiment.phases.items()}
-    if not loaded.unmet:
-        check_requirements(
-            {name: spec for name, spec in specs.items() if isinstance(spec, PhaseSpec)},
-            providers_of(registry),
-            problems,
-        )
+    lacking = check_requirements(
+        {name: spec for name, spec in specs.items() if isinstance(spec, PhaseSpec) and not loaded.unmet},
+        providers_of(registry),
+        problems,
+        ordered=said.order is not None,
+    )
+    check_comparisons(experiment, problems, lacking)
     problems.stop()
     experiment = _fill_lengths(experiment)
     _check_model(experiment, loaded, registry, filled, problems)
@@ -98,6 +99,8 @@ def _phase(
     recipe = _recipe(section.use, component.recipe(filled.values)) if section.recipe else {}
     if section.recipe:
         check_new_steps(name, said.get("steps") or {}, recipe.get("steps") or {}, problems)
+        for kind in ("entry", "gates"):
+            check_new_criteria(name, kind, said.get(kind) or {}, recipe.get(kind) or {}, problems)
     merged: dict[str, Any] = merge(recipe, said)
     steps = {
         step: work and {"view": VIEWS.get(str(work.get("objective")), "text"), **work}
@@ -140,6 +143,7 @@ def _check_model(
     contexts of all steps against the positions that it starts with, if it says so."""
     from ..model.builder import ModelContext
 
+    said = loaded.experiment.model.options
     context = ModelContext(
         registry=registry,
         router=experiment.model.router,
@@ -156,5 +160,4 @@ def _check_model(
         check_routers(experiment, registry, int(filled.values["num_experts"]), problems)
     except PhasegateError as error:
         text = str(error)
-        named = next((key for key in experiment.model.options if f".{key} " in text or f" {key} " in text), None)
-        problems.add(("model", "options", named) if named else ("model",), text)
+        problems.add(("model", *(error.place or ("options", *named(said, text)))), text)

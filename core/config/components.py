@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from fnmatch import fnmatchcase
@@ -89,6 +88,11 @@ def check_references(experiment: Experiment, registry: Registry, problems: Probl
                 here = ("phases", name, "steps", step, "view")
                 text = f"no source of data.sources gives the view '{work.view}'.{did_you_mean(work.view, views)}"
                 problems.add(here, f"{text} Views: {listing(views)}.")
+            for number, view in enumerate(work.replay.views):
+                if view not in views:
+                    place = ("phases", name, "steps", step, "replay", "views", str(number))
+                    text = f"no source of data.sources gives the view '{view}'.{did_you_mean(view, views)}"
+                    problems.add(place, f"{text} Views: {listing(views)}.")
 
 
 def check_reference(kind: str, path: KeyPath, section: Section, registry: Registry, problems: Problems) -> Any:
@@ -101,20 +105,16 @@ def check_reference(kind: str, path: KeyPath, section: Section, registry: Regist
     try:
         registry.config(kind, section.use, section.options)
     except PhasegateError as error:
-        place, hint = _blame(str(error), section)
-        problems.add((*path, *place), f"{error}{hint}")
+        problems.add((*path, "options", *error.place), f"{error}{_hint(error, section)}")
     return entry.component
 
 
-def _blame(text: str, section: Section) -> tuple[KeyPath, str]:
-    """Return the option that an error names, and a hint if a key of the section itself may have been meant."""
-    for quoted in re.findall(r"'([^']+)'", text):
-        key = quoted.split(".")[0]
-        if key in section.options:
-            own = {field.name for field in fields(section)} - {"options"}
-            near = did_you_mean(key, own) if "Did you mean" not in text and "has no option" in text else ""
-            return ("options", *quoted.split(".")), near
-    return ("options",), ""
+def _hint(error: PhasegateError, section: Section) -> str:
+    """Return a hint if a key of the section itself may have been meant by an unknown option."""
+    text = str(error)
+    if "has no option" not in text or "Did you mean" in text or not error.place:
+        return ""
+    return did_you_mean(error.place[0], {field.name for field in fields(section)} - {"options"})
 
 
 def _metric(spec: GateSpec, path: KeyPath, criterion: CriterionSection | MetricSection, problems: Problems) -> None:

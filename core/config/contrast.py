@@ -38,7 +38,7 @@ def check_contrast(experiment: Experiment, problems: Problems) -> None:
             try:
                 shares = contrast_options(section.options, label).shares
             except PhasegateError as error:
-                problems.add((*path, "options"), str(error))
+                problems.add((*path, "options", *error.place), str(error))
                 continue
             for kind, share in shares.items():
                 if not share >= 0:

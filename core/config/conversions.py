@@ -100,16 +100,17 @@ def check_schedule(events: Sequence[float], shares: Sequence[float], label: str)
         raise ConfigError(
             f"{label}: {len(events)} events and {len(shares)} shares do not belong together; give one share of the "
             "weights for every event."
-        )
+        ).within("events" if len(events) < len(shares) else "shares")
     if list(events) != sorted(set(events)) or not events[0] >= 0 or not events[-1] < 1:
         raise ConfigError(
             f"{label}.events are {list(events)}, but must rise from 0 or later to less than 1, as shares of the step; "
             "shift them, so that its last part trains with all weights quantized."
-        )
+        ).within("events")
     if list(shares) != sorted(set(shares)) or not shares[0] > 0:
-        raise ConfigError(f"{label}.shares are {list(shares)}, but each must be more than the one before.")
+        text = f"{label}.shares are {list(shares)}, but each must be more than the one before."
+        raise ConfigError(text).within("shares")
     if shares[-1] != 1:
         raise ConfigError(
             f"{label}.shares end at {shares[-1]:g}, so that the weights are never all quantized; let the last share be "
             "1."
-        )
+        ).within("shares")

@@ -28,6 +28,7 @@ def check_conversions(experiment: Experiment, problems: Problems) -> None:
             "the quantizer of a step behind the upcycling instead."
         )
         problems.add(("model", "quantizer"), text)
+        quantized = False
     earlier: list[str] = []
     for name, phase in experiment.phases.items():
         for step, section in phase.steps.items():
@@ -35,7 +36,7 @@ def check_conversions(experiment: Experiment, problems: Problems) -> None:
             label = ".".join(path)
             if section.fresh is not None:
                 dense = section.fresh.options.get("start", start) == "dense"
-                quantized = experiment.model.quantizer is not None
+                quantized = experiment.model.quantizer is not None and not dense
             _keys(section, path, problems)
             _teacher(section, path, earlier, problems)
             if section.quantizer is not None and quantized:
@@ -82,7 +83,9 @@ def check_routers(experiment: Experiment, registry: Registry, experts: int, prob
             if hasattr(config, "check"):
                 config.check(experts)
         except PhasegateError as error:
-            problems.add(path, f"{'.'.join(path)}: {error}")
+            # A growth is to blame for a router of the model that no longer fits.
+            own = ("options", *error.place) if path[-1] == "router" else ()
+            problems.add((*path, *own), f"{'.'.join(path)}: {error}")
 
     def check_top_k(path: KeyPath, section: StepSection) -> None:
         top_k = section.options.get("top_k")
@@ -139,4 +142,4 @@ def _keys(section: StepSection, path: KeyPath, problems: Problems) -> None:
     try:
         check_schedule(section.quantizer.events, section.quantizer.shares, f"{label}.quantizer")
     except ConfigError as error:
-        problems.add((*path, "quantizer"), str(error))
+        problems.add((*path, "quantizer", *error.place), str(error))

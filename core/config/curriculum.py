@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from ...registry.components import PhaseSpec
 from ...registry.suggest import did_you_mean, listing
@@ -28,13 +28,16 @@ def ordered(order: str | None, names: Sequence[str], problems: Problems) -> tupl
 
 
 def check_requirements(
-    specs: Mapping[str, PhaseSpec], providers: Mapping[str, Sequence[str]], problems: Problems
-) -> None:
-    """Note each phase that needs what no earlier phase provides; ``specs`` is in the order of the run.
+    specs: Mapping[str, PhaseSpec], providers: Mapping[str, Sequence[str]], problems: Problems, *, ordered: bool
+) -> set[str]:
+    """Note the first phase that needs what no earlier phase provides; ``specs`` is in the order of the run, which
+    ``order`` says if it is ``ordered``.
 
-    ``providers`` lists, for each thing, all phase components that could provide it.
+    ``providers`` lists, for each thing, all phase components that could provide it. Returns the phases that lack
+    something.
     """
     provided: set[str] = set()
+    lacking: set[str] = set()
     names = list(specs)
     for index, (name, spec) in enumerate(specs.items()):
         for need in sorted(set(spec.requires) - provided):
@@ -45,12 +48,16 @@ def check_requirements(
                 cure = f"It is provided by {' or '.join(sorted(providers[need]))}; add one before {name}."
             else:
                 cure = "No loaded phase provides it; a plugin may (--plugins)."
-            problems.add(("phases", name), f"phase {name} requires '{need}', which nothing before it provides. {cure}")
+            text = f"phase {name} requires '{need}', which nothing before it provides. {cure}"
+            problems.add(("order",) if ordered else ("phases", name), text)
+            lacking.add(name)
+            provided.add(need)  # one thing that is missing is told once
         provided |= set(spec.provides)
+    return lacking
 
 
-def check_comparisons(experiment: Experiment, problems: Problems) -> None:
-    """Note every ``against`` that names no earlier stage.
+def check_comparisons(experiment: Experiment, problems: Problems, lacking: Collection[str] = ()) -> None:
+    """Note every ``against`` that names no earlier stage, but for a parent of phases ``lacking`` something before them.
 
     Allowed are an earlier phase, a step of one (``alignment/sft``), ``parent`` (the stage before this phase) and, in
     completion criteria, an earlier step of the same phase (``./sft`` or with the phase's name).
@@ -60,7 +67,8 @@ def check_comparisons(experiment: Experiment, problems: Problems) -> None:
         own = [label for step in list(phase.steps)[:-1] for label in (f"./{step}", f"{name}/{step}")]
         for kind, criteria, allowed in (("entry", phase.entry, earlier), ("gates", phase.gates, [*earlier, *own])):
             for label, criterion in criteria.items():
-                _comparison(criterion, (name, kind, label), allowed, bool(earlier), problems)
+                if criterion.against != "parent" or name not in lacking:
+                    _comparison(criterion, (name, kind, label), allowed, bool(earlier), problems)
         earlier += [name, *(f"{name}/{step}" for step in phase.steps)]
 
 
@@ -88,3 +96,17 @@ def check_new_steps(name: str, said: Mapping[str, object], recipe: Mapping[str, 
         if lacking:
             text = f"phase {name} has no step '{step}'.{did_you_mean(step, recipe)} Steps: {listing(recipe)}."
             problems.add(("phases", name, "steps", step), f"{text} A new step says its {' and its '.join(lacking)}.")
+
+
+def check_new_criteria(
+    name: str, kind: str, said: Mapping[str, object], recipe: Mapping[str, object], problems: Problems
+) -> None:
+    """Note criteria that the recipe does not have and that do not say what they measure."""
+    for label, section in said.items():
+        if label in recipe or not isinstance(section, Mapping):
+            continue
+        lacking = [key for key in ("use", "metric") if key not in section]
+        if lacking:
+            text = f"phases.{name}.{kind} has no criterion '{label}'.{did_you_mean(label, recipe)}"
+            text = f"{text} Criteria: {listing(recipe)}. A new criterion says its {' and its '.join(lacking)}."
+            problems.add(("phases", name, kind, label), text)

@@ -9,17 +9,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ...registry.errors import ConfigError
+from ...registry.suggest import did_you_mean, visible
 from .scalars import resolve
 
 KeyPath = tuple[str, ...]
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 512 << 10
 MAX_DEPTH = 40
 MAX_VALUES = 20_000  # aliases count with everything they repeat, so that a few lines cannot fill the memory
 
@@ -36,21 +38,32 @@ class Document:
 def read_document(path: Path) -> Document:
     """Return the document in ``path``; raises ``ConfigError`` with file and line for whatever cannot be read."""
     try:
+        if path.is_dir():
+            raise ConfigError(f"{path}: this is a folder, not an experiment file.{_nearest(path / 'experiment.yaml')}")
+        if path.exists() and not path.is_file():  # a pipe would be waited for, and a device need not end
+            raise ConfigError(f"{path}: this is a pipe or a device; an experiment is a file.")
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file.") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{path}: this is a folder, not an experiment file.") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}.") from error
+        raise ConfigError(f"{path}: there is no such file.{_nearest(path)}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     return parse_document(content, str(path))
+
+
+def _nearest(path: Path) -> str:
+    """Return a hint at the experiment file beside ``path`` whose name is nearest, or nothing."""
+    try:
+        beside = [one.name for one in islice(path.parent.iterdir(), 1000) if one.suffix in {".yaml", ".yml"}]
+    except OSError:
+        return ""
+    return did_you_mean(path.name, beside)
 
 
 def parse_document(content: bytes | str, name: str) -> Document:
     """Return the document in ``content``; ``name`` stands for the file in error texts."""
     if len(content) > MAX_BYTES:
-        raise ConfigError(f"{name}: is larger than {MAX_BYTES >> 20} MiB, which no experiment file is.")
+        raise ConfigError(f"{name}: is larger than {MAX_BYTES >> 10} KiB, which no experiment file is.")
     text = content if isinstance(content, str) else _decode(content, name)
     builder = _Builder(name)
     try:
@@ -117,7 +130,7 @@ class _Builder:
         return value
 
     def error(self, event: yaml.Event, text: str) -> ConfigError:
-        return ConfigError(f"{self.name}:{_line(event)}: {text}.")
+        return ConfigError(visible(f"{self.name}:{_line(event)}: {text}."))
 
     def node(self, event: yaml.NodeEvent, events: Iterator[yaml.Event], path: KeyPath, depth: int) -> Any:
         self.count(event, 1)

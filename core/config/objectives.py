@@ -108,6 +108,20 @@ class DraftOptions:
     path: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DpoOptions:
+    """``beta``: strength of the reference (Rafailov 2023, 2305.18290); ``nll``: weight of the chosen answer's
+    cross-entropy (RPO, Pang 2024, 2404.19733)."""
+
+    beta: Annotated[float, Field(ge=0.0)] = 0.1
+    nll: Annotated[float, Field(ge=0.0)] = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoOptions:
+    """An objective that takes none."""
+
+
 #: Options of the objectives that train no weights of the model.
 OPTIONS: Mapping[str, type] = {
     "anchor": AnchorOptions,
@@ -115,6 +129,9 @@ OPTIONS: Mapping[str, type] = {
     "probes": ProbeOptions,
     **CONVERSIONS,
 }
+
+#: Options of those that do; a contrast step has a check of its own.
+TRAINING: Mapping[str, type] = {"causal": NoOptions, "distill": DistillOptions, "dpo": DpoOptions, "sft": NoOptions}
 
 
 def check_objectives(experiment: Experiment, problems: Problems) -> None:
@@ -127,12 +144,12 @@ def check_objectives(experiment: Experiment, problems: Problems) -> None:
         for step, section in phase.steps.items():
             path = ("phases", name, "steps", step)
             label = ".".join(path)
-            config = {**OPTIONS, "distill": DistillOptions}.get(section.objective)
+            config = {**OPTIONS, **TRAINING}.get(section.objective)
             if config is not None:
                 try:
                     parse(config, section.options, f"{label} ({section.objective})")
                 except PhasegateError as error:
-                    problems.add((*path, "options"), str(error))
+                    problems.add((*path, "options", *error.place), str(error))
             for loss, term in section.losses.items():
                 if term.use.rpartition(":")[2] == "anchor" and not captured:
                     text = (

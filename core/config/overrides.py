@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ _STRUCTURED = frozenset("[{'\"")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Override:
-    """One ``--set``: the path of the key, its value, and the words on the command line."""
+    """One ``--set``: the path of the key, its value, and where it was said."""
 
     path: KeyPath
     value: Any
@@ -30,13 +30,15 @@ class Override:
         return layer
 
 
-def parse_overrides(texts: Sequence[str]) -> tuple[Override, ...]:
-    """Return the overrides in order; raises ``ConfigError`` where ``key=value`` cannot be read."""
-    return tuple(_parse(text) for text in texts)
+def parse_overrides(texts: Sequence[str], places: Mapping[str, str]) -> tuple[Override, ...]:
+    """Return the overrides in order; raises ``ConfigError`` where ``key=value`` cannot be read.
+
+    ``places`` says where those texts were written that nobody typed.
+    """
+    return tuple(_parse(text, places.get(text, f"--set {text}")) for text in texts)
 
 
-def _parse(text: str) -> Override:
-    label = f"--set {text}"
+def _parse(text: str, label: str) -> Override:
     key, equals, value = text.partition("=")
     path = tuple(part.strip() for part in key.split("."))
     if not equals:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...registry.errors import ConfigError
+from ...registry.errors import ConfigError, PhasegateError
+from ...registry.suggest import visible
 
 Locator = Callable[[Sequence[str]], str]
 
@@ -20,12 +22,18 @@ class Problems:
 
     locate: Locator
     texts: list[str] = field(default_factory=list)
+    paths: set[tuple[str, ...]] = field(default_factory=set)
 
     def add(self, path: Sequence[str], text: str) -> None:
         """Note that ``text`` is wrong at ``path``; a sentence that was noted already is not repeated."""
-        sentence = f"{self.locate(path)}: {text}"
+        sentence = visible(f"{self.locate(path)}: {text}")
+        self.paths.add(tuple(path))
         if sentence not in self.texts:
             self.texts.append(sentence)
+
+    def has(self, path: Sequence[str]) -> bool:
+        """Tell whether something is wrong at ``path`` itself, so that what follows from it need not be said."""
+        return tuple(path) in self.paths
 
     def stop(self) -> None:
         """Raise ``ConfigError`` with at most ten sentences if anything was noted."""
@@ -35,6 +43,17 @@ class Problems:
         if len(self.texts) > SHOWN:
             shown.append(f"… and {len(self.texts) - SHOWN} more.")
         raise ConfigError("\n".join(shown))
+
+
+@contextmanager
+def located(locate: Locator) -> Iterator[None]:
+    """Put the place in the file before the text of an error that knows which key is to blame."""
+    try:
+        yield
+    except PhasegateError as error:
+        if not error.place:
+            raise
+        raise type(error)(visible(f"{locate(error.place)}: {error}")) from error
 
 
 def shown(value: Any) -> str:

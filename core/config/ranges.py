@@ -52,7 +52,7 @@ class Range:
     def words(self) -> str:
         """Return the interval as a person says it."""
         said = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
-        return " and ".join(f"{word} {bound:g}" for word, bound in said.items() if bound is not None)
+        return " and ".join(f"{word} {bound:.10g}" for word, bound in said.items() if bound is not None)
 
 
 _COUNT = Range(least=1)

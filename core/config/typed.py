@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from ...registry.suggest import did_you_mean
 from .problems import Problems, shown
 from .schema import Experiment
 
@@ -73,20 +75,27 @@ def _other_branch(error: ErrorDetails, settled: Mapping[str, Any]) -> bool:
 def _report(errors: Sequence[ErrorDetails], settled: Mapping[str, Any], problems: Problems) -> None:
     expected: dict[tuple[str, ...], list[str]] = {}
     values: dict[tuple[str, ...], Any] = {}
+    choices: dict[tuple[str, ...], list[str]] = {}
     for error in errors:
         path, value = _place(error, settled)
         if error["type"] == "missing" and isinstance(error["loc"][-1], int):
-            problems.add(path[:-1], f"{'.'.join(path[:-1])} has too few values: {shown(value)}.")
+            path = path[:-1]
+            expected[path], values[path] = [f"a list of {error['loc'][-1] + 1}"], value
             continue
         if error["type"] == "missing":
-            problems.add(path, f"{'.'.join(path[:-1]) or 'the experiment'} lacks the key '{path[-1]}'.")
+            if not problems.has(path[:-1]):
+                problems.add(path, f"{'.'.join(path[:-1]) or 'the experiment'} lacks the key '{path[-1]}'.")
             continue
         values[path] = value
+        if error["type"] == "literal_error":
+            choices[path] = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
         words = _words(error)
         if words not in expected.setdefault(path, []):
             expected[path].append(words)
     for path, words_of in expected.items():
-        problems.add(path, f"{'.'.join(path)} must be {' or '.join(words_of)}, not {shown(values[path])}.")
+        text = f"{'.'.join(path)} must be {' or '.join(words_of)}, not {shown(values[path])}."
+        near = did_you_mean(values[path], choices[path]) if path in choices and isinstance(values[path], str) else ""
+        problems.add(path, f"{text}{near}")
 
 
 def _place(error: ErrorDetails, settled: Mapping[str, Any]) -> tuple[tuple[str, ...], Any]:

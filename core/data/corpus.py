@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from ...registry.errors import DataError
+from ...registry.errors import DataError, blaming
 from ..config.schema import DataSection
 from .contamination import find_contamination, free_of
 from .hashing import digest
@@ -40,7 +40,10 @@ class Corpus:
         self._sources = dict(sources)
         self._section = section
         self.root = root
-        named = {domain for source in self._sources.values() for domain in source.domains()}
+        named: set[str] = set()
+        for name, source in self._sources.items():
+            with blaming("data", "sources", name):
+                named.update(source.domains())
         paper = [domain for domain in PAPER_MIXTURE if domain in named]
         self.domains: tuple[str, ...] = (*paper, *sorted(named - set(paper)))
         self._views: dict[tuple[str, Split], Dataset] = {}
@@ -52,25 +55,25 @@ class Corpus:
         """Build every source; relative paths start from ``data.root``, which itself starts from ``base``."""
         root = (base / section.root).resolve() if section.root else base.resolve()
         if section.root and not root.is_dir():
-            raise DataError(f"The data root {root} is no folder; set data.root to where the data lies.")
+            text = f"The data root {root} is no folder; set data.root to where the data lies."
+            raise DataError(text).within("data", "root")
         if not 0 <= section.held_out < 1:
             raise DataError(f"data.held_out is {section.held_out}, but a share in [0, 1) is needed.")
-        sources = {
-            name: registry.build(
-                "source",
-                ref.use,
-                ref.options,
-                context=SourceContext(root=root, name=name, held_out=section.held_out),
-            )
-            for name, ref in section.sources.items()
-        }
+        sources = {}
+        for name, ref in section.sources.items():
+            context = SourceContext(root=root, name=name, held_out=section.held_out)
+            with blaming("data", "sources", name):
+                sources[name] = registry.build("source", ref.use, ref.options, context=context)
         return cls(sources, section, root)
 
     def fingerprint(self) -> str:
         """Changes whenever any row of any view may change."""
-        section = self._section
+        section, prints = self._section, {}
+        for name, source in self._sources.items():
+            with blaming("data", "sources", name):
+                prints[name] = source.fingerprint()
         return digest(
-            {name: source.fingerprint() for name, source in self._sources.items()},
+            prints,
             section.held_out,
             section.contamination_ngram,
             section.rows_per_domain,
@@ -155,7 +158,8 @@ class Corpus:
         return rows
 
     def _part(self, name: str, view: str, split: Split) -> Dataset:
-        rows = self._sources[name].load(view, split)
+        with blaming("data", "sources", name):
+            rows = self._sources[name].load(view, split)
         if not len(rows):
             return rows
         missing = [column for column in VIEW_COLUMNS.get(view, ("domain",)) if column not in rows.column_names]

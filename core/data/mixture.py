@@ -10,8 +10,8 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ...registry.errors import ConfigError
-from ..config.schema import BatchSection
+from ...registry.errors import ConfigError, blaming
+from ..config.schema import BatchSection, Experiment
 from .source import PAPER_MIXTURE
 
 #: Share of a general batch that is web text; the rest is drawn evenly from all domains (SPEC 2B.3).
@@ -24,6 +24,9 @@ BATCH_TYPES: Mapping[str, tuple[tuple[str, ...], float]] = {
     "reasoning": (("mathematics", "structured"), 0.10),
     "general": (("general",), 0.36),
 }
+
+#: Objectives that draw rows by domain.
+DRAWN = ("causal", "distill", "dpo", "sft")
 
 Shares = dict[str, float]
 
@@ -76,7 +79,7 @@ def mixture_of(section: BatchSection, domains: Sequence[str], natural: Mapping[s
     not the paper's). Domains of the corpus that the section does not name get nothing."""
     if section.mixture:
         for name, share in section.mixture.items():
-            _known(name, domains, "batches.mixture")
+            _known(name, domains, "batches.mixture", "mixture", name)
             if share < 0:
                 raise ConfigError(f"batches.mixture gives {name!r} the share {share}; shares are not negative.")
         if not any(section.mixture.values()):
@@ -100,9 +103,11 @@ def batch_types(section: BatchSection, domains: Sequence[str], mixture: Shares) 
         members_of = section.types
         for name, members in section.types.items():
             if not members:
-                raise ConfigError(f"batches.types.{name} names no domain; give it one, or leave the type out.")
-            for member in members:
-                _known(member, domains, f"batches.types.{name}")
+                raise ConfigError(f"batches.types.{name} names no domain; give it one, or leave the type out.").within(
+                    "types", name
+                )
+            for number, member in enumerate(members):
+                _known(member, domains, f"batches.types.{name}", "types", name, str(number))
         often = {name: sum(mixture.get(m, 0.0) for m in members) for name, members in section.types.items()}
     elif all(name in PAPER_MIXTURE for name in domains):
         here = {name: tuple(m for m in members if m in domains) for name, (members, _) in BATCH_TYPES.items()}
@@ -112,7 +117,7 @@ def batch_types(section: BatchSection, domains: Sequence[str], mixture: Shares) 
         members_of = {name: (name,) for name in domains}
         often = dict(mixture)
     for name in section.type_shares:
-        _known(name, tuple(members_of), "batches.type_shares")
+        _known(name, tuple(members_of), "batches.type_shares", "type_shares", name)
     if section.type_shares:
         often = {name: section.type_shares.get(name, 0.0) for name in members_of}
     types = {}
@@ -120,7 +125,9 @@ def batch_types(section: BatchSection, domains: Sequence[str], mixture: Shares) 
         inside = {member: mixture.get(member, 0.0) for member in members_of[name]}
         types[name] = normalised(inside if any(inside.values()) else dict.fromkeys(inside, 1.0))
     if not any(often.values()):
-        raise ConfigError("batches.type_shares gives every batch type the share 0; give at least one a share.")
+        raise ConfigError("batches.type_shares gives every batch type a share of 0; give at least one a share.").within(
+            "type_shares"
+        )
     return types, normalised(often)
 
 
@@ -188,8 +195,18 @@ def deal(
     return dealt
 
 
-def _known(name: str, names: Sequence[str], where: str) -> None:
+def check_domains(experiment: Experiment, domains: Sequence[str]) -> None:
+    """Raise ``ConfigError`` for the first step that draws from a domain or a batch type that is not there."""
+    for name, phase in experiment.phases.items():
+        for step, section in phase.steps.items():
+            if section.objective not in DRAWN:
+                continue
+            with blaming("phases", name, "steps", step, "batches"):
+                marginal(section.batches, domains)
+
+
+def _known(name: str, names: Sequence[str], where: str, *place: str) -> None:
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}."
-        raise ConfigError(f"{where} names {name!r}, which is not there; {hint}")
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(names))}."
+        raise ConfigError(f"{where} names {name!r}, which is not there; {hint}").within(*place)

@@ -16,8 +16,6 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeTopKRouter
 from ...registry.errors import ConfigError
 from .router import RouterBase
 
-ROLES = ("attention", "embedding", "experts", "ffn", "head", "norm", "other", "probes", "router")
-
 _ROUTERS = (
     FlexOlmoTopKRouter,
     MixtralTopKRouter,

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from ...registry.components import PhaseSpec
 from ...registry.entries import Entry
-from ...registry.errors import ConfigError
+from ...registry.errors import blaming
 from ...registry.registry import Registry
 from ..config.complete import complete, phase_order
 from ..config.dial import Derived, derive
 from ..config.filling import explain
+from ..config.paths import is_there
+from ..config.problems import Locator
 from ..config.schema import Experiment, ModelSection, PhaseSection, StepSection
 from ..data.corpus import Corpus
+from ..data.mixture import check_domains
 from ..model.builder import ModelContext, ModelFacts
 from .budget import Budget, budget_record, make_budget
 from .fingerprint import Recipe, content_digest, stage_recipe, to_plain, training_chain
@@ -50,7 +53,7 @@ class StagePlan:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A complete plan; ``sizes`` are counts of the model at the end of each phase, ``memory`` is an estimate of one
-    process's peak in training, in bytes."""
+    process's peak in training, in bytes. ``locate`` says where a key of the experiment was written."""
 
     experiment: Experiment
     stages: tuple[StagePlan, ...]
@@ -64,6 +67,7 @@ class Plan:
     registry: Registry = field(repr=False)
     plugins: Plugins = field(repr=False)
     source: Path | None = None
+    locate: Locator = field(default="".join, repr=False, compare=False)
 
     @property
     def tokens(self) -> int:
@@ -86,6 +90,7 @@ def make_plan(loaded: Loaded, plugins: Plugins, store: Store) -> Plan:
     machine = machine_for(loaded, experiment)
     derived = explain(experiment)
     corpus = Corpus.load(experiment.data, registry, loaded.base_folder)
+    check_domains(experiment, corpus.domains)
     sizes = Sizes(experiment, lambda one: model_builder(one, registry, explain(one)))
     budget = budget_of(experiment, machine, registry, sizes)
     used = used_components(experiment, experiment.phases.values(), registry)
@@ -161,6 +166,7 @@ def make_plan(loaded: Loaded, plugins: Plugins, store: Store) -> Plan:
         registry=registry,
         plugins=plugins,
         source=loaded.path,
+        locate=loaded.locate,
     )
 
 
@@ -185,10 +191,8 @@ def model_builder(experiment: Experiment, registry: Registry, derived: Derived) 
 
 def machine_for(loaded: Loaded, experiment: Experiment) -> Machine:
     """Return the machine that hours and cost are stated for; ``ConfigError`` with its place for an unknown device."""
-    try:
+    with blaming("hardware", "device"):
         return machine_of(experiment.hardware, experiment.precision)
-    except ConfigError as error:
-        raise ConfigError(f"{loaded.locate('hardware.device')}: {error}") from error
 
 
 def budget_of(experiment: Experiment, machine: Machine, registry: Registry, sizes: Sizes) -> Budget:
@@ -228,7 +232,7 @@ def with_drafts(section: PhaseSection, base: Path) -> PhaseSection:
 def with_content(options: Mapping[str, Any], base: Path) -> dict[str, Any]:
     """Return the options with a local ``path`` replaced by the digest of what it holds: where it lies says nothing."""
     path = options.get("path")
-    if isinstance(path, str) and (base / path).exists():
+    if isinstance(path, str) and is_there(base / path):
         return {**options, "path": content_digest(base / path)}
     return dict(options)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...registry.errors import ConfigError
-from ...registry.options import parse
+from ...registry.options import named, parse
 from ..config.conversions import GrowOptions, UpcycleOptions, refreshed
 from ..config.filling import explain
 from ..config.schema import Experiment, ModelSection, StepSection
@@ -20,12 +20,14 @@ Build = Callable[[Experiment], Any]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
     """A model as a curriculum has made it: what ``model`` builds, or that with so many ``experts`` (None: as built), of
-    which a token passes ``top_k`` (None: as built). ``place`` is the step that changed ``model``."""
+    which a token passes ``top_k`` (None: as built). ``place`` is where it was said that changed ``model``,
+    and ``own`` the options that were given there."""
 
     model: ModelSection
     experts: int | None = None
     top_k: int | None = None
-    place: str = field(default="", compare=False)
+    place: tuple[str, ...] = field(default=(), compare=False)
+    own: tuple[str, ...] = field(default=(), compare=False)
 
 
 def forms_of(experiment: Experiment) -> dict[str, tuple[Form, ...]]:
@@ -34,7 +36,7 @@ def forms_of(experiment: Experiment) -> dict[str, tuple[Form, ...]]:
     for phase, section in experiment.phases.items():
         forms = [form]
         for name, step in section.steps.items():
-            form = _after(form, step, experiment, f"phases.{phase}.steps.{name}")
+            form = _after(form, step, experiment, ("phases", phase, "steps", name))
             forms.append(form)
         found[phase] = tuple(forms)
     return found
@@ -88,9 +90,9 @@ class Sizes:
         try:
             builder = self._build(experiment)
         except ConfigError as error:
-            if not form.place:
-                raise
-            raise ConfigError(f"{form.place}: {error}") from error
+            own = error.place or ("options", *named(form.own, str(error)))
+            label = f"{'.'.join(form.place)}: " if form.place else ""
+            raise ConfigError(f"{label}{error}").within(*(form.place or ("model",)), *own) from error
         if form.experts is None or not hasattr(builder, "upcycled"):
             built: ModelFacts = builder.facts()
             return built
@@ -102,15 +104,17 @@ class Sizes:
         return replace(upcycled, active=upcycled.active + more, flops_per_token=upcycled.flops_per_token + 6.0 * more)
 
 
-def _after(form: Form, step: StepSection, experiment: Experiment, place: str) -> Form:
+def _after(form: Form, step: StepSection, experiment: Experiment, place: tuple[str, ...]) -> Form:
     """Return what a step makes of a model."""
     if step.fresh is not None:
-        return Form(model=refreshed(experiment.model, step.fresh), place=place)
+        return Form(
+            model=refreshed(experiment.model, step.fresh), place=(*place, "fresh"), own=tuple(step.fresh.options)
+        )
     if step.objective == "upcycle":
-        upcycle = parse(UpcycleOptions, step.options, place)
+        upcycle = parse(UpcycleOptions, step.options, ".".join(place))
         return replace(form, experts=upcycle.experts or _experts(form, experiment), top_k=upcycle.top_k)
     if step.objective == "grow":
-        grow = parse(GrowOptions, step.options, place)
+        grow = parse(GrowOptions, step.options, ".".join(place))
         return replace(form, experts=grow.copies * _experts(form, experiment), top_k=grow.top_k or form.top_k)
     if step.objective == "reroute" and step.router is not None:
         return replace(form, model=replace(form.model, router=step.router), place=place)

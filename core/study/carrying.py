@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ class Carrier:
     """Makes the plan of a point and carries it out; call it with a ``PointRequest``.
 
     ``runs`` is where the records of the runs go. ``watch`` gives the two callbacks that show a plan's progress.
+    ``places`` says where the overrides of the study's ``set`` were written.
     """
 
     experiment: str
@@ -46,6 +47,7 @@ class Carrier:
     interruption: Interruption
     allow_drift: bool
     watch: Callable[[Plan], tuple[Show, Callbacks]]
+    places: Mapping[str, str] = field(default_factory=dict)
     _whole: dict[str, Plan] = field(default_factory=dict, init=False)
 
     def __call__(self, request: PointRequest) -> PointOutcome:
@@ -125,7 +127,7 @@ class Carrier:
 
     def _settings(self, request: PointRequest) -> list[str]:
         said = {**self.section.set, **(request.row.set if request.row is not None else {}), **request.parameters}
-        return [*self.overrides, *(f"{key}={json.dumps(value)}" for key, value in said.items())]
+        return [*self.overrides, *(setting(key, value) for key, value in said.items())]
 
     def _policy(self, experiment: Experiment, order: Sequence[str]) -> list[str]:
         if self.section.gates == "enforce":
@@ -142,9 +144,14 @@ class Carrier:
         from ..config.loading import load_experiment
         from ..run.plan import make_plan
 
-        loaded = replace(load_experiment(self.experiment, overrides, self.plugins), unmet=unmet)
+        loaded = replace(load_experiment(self.experiment, overrides, self.plugins, self.places), unmet=unmet)
         enabled = Plugins.load(loaded.experiment.plugins, loaded.experiment.require)
         return make_plan(loaded, enabled, self.store)
+
+
+def setting(key: str, value: Any) -> str:
+    """Return a key that a study sets as an override."""
+    return f"{key}={json.dumps(value)}"
 
 
 def _is_dialogue(plan: Plan, view: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ...registry.errors import ConfigError
+from ...registry.errors import ConfigError, blaming
 from ...registry.suggest import did_you_mean, listing
 from .parameters import check_parameters, grid, size_of
 from .space import SearchSpace
@@ -35,29 +35,39 @@ def choose(section: StudySection, space: SearchSpace) -> Choice:
     ``trials`` counts points that are carried out or copied; a finite space ends a study earlier.
     """
     if not space.rows and not space.parameters:
-        raise ConfigError(f"the search space '{section.space.use}' varies nothing; give it orders, rows or parameters.")
+        raise ConfigError(
+            f"the search space '{section.space.use}' varies nothing; give it orders, rows or parameters."
+        ).within("study", "space")
     if not section.seeds:
-        raise ConfigError("study.seeds is empty; a study needs at least one seed, and three to say what is noise.")
+        raise ConfigError(
+            "study.seeds is empty; a study needs at least one seed, and three to say what is noise."
+        ).within("study", "seeds")
     if len(set(section.seeds)) < len(section.seeds):
-        raise ConfigError("study.seeds names a seed twice; a repeated seed gives the same run and no new evidence.")
+        twice = next(seed for number, seed in enumerate(section.seeds) if seed in section.seeds[:number])
+        text = f"study.seeds names the seed {twice} twice; a repeated seed gives the same run and no new evidence."
+        raise ConfigError(text).within("study", "seeds")
     _check_rows(space)
-    check_parameters(space.parameters)
+    with blaming("study", "space"):
+        check_parameters(space.parameters)
     objectives = section.objectives or tuple(section.scores)[:1]
     if not objectives:
-        raise ConfigError("study.scores is empty; name at least one score that a run of the study is judged by.")
+        raise ConfigError(
+            "study.scores is empty; name at least one score that a run of the study is judged by."
+        ).within("study", "scores")
     for name in objectives:
         if name not in section.scores:
             raise ConfigError(
                 f"study.objectives names '{name}', which is no score.{did_you_mean(name, section.scores)} "
                 f"Scores: {listing(section.scores)}."
-            )
+            ).within("study", "objectives", str(objectives.index(name)))
     _check_pruning(section, space, objectives)
     sampler = _sampler(section, space)
     trials, size = section.trials, size_of(space)
     if trials is not None and trials < 1:
-        raise ConfigError(f"study.trials is {trials}; a study needs at least one.")
+        raise ConfigError(f"study.trials is {trials}; a study needs at least one.").within("study", "trials")
     if sampler == "exhaustive":
-        size = sum(1 for _ in grid(space))
+        with blaming("study", "sampler"):
+            size = sum(1 for _ in grid(space))
     if trials is None:
         trials = TRIALS if size is None or sampler != "exhaustive" else size
     if size is not None and sampler in ("exhaustive", "precedence"):
@@ -75,7 +85,9 @@ def _check_rows(space: SearchSpace) -> None:
     for words, found in (("name", [row.name for row in space.rows]), ("order", [row.key for row in space.rows])):
         twice = next((one for number, one in enumerate(found) if one in found[:number]), None)
         if twice is not None:
-            raise ConfigError(f"two rows of the search space have the {words} '{twice}'; every row needs its own.")
+            raise ConfigError(
+                f"two rows of the search space have the {words} '{twice}'; every row needs its own."
+            ).within("study", "space")
 
 
 def _check_pruning(section: StudySection, space: SearchSpace, objectives: tuple[str, ...]) -> None:
@@ -85,12 +97,12 @@ def _check_pruning(section: StudySection, space: SearchSpace, objectives: tuple[
         raise ConfigError(
             "study.prune: median cannot judge orders: after k phases two orders are different curricula, and their "
             "numbers are not comparable. Say prune: never; with gates: enforce a failed gate still ends a run."
-        )
+        ).within("study", "prune")
     if len(objectives) > 1:
         raise ConfigError(
             f"study.prune: median needs one objective, and this study has {len(objectives)} ({', '.join(objectives)}); "
             "name one in study.objectives, or say prune: never."
-        )
+        ).within("study", "prune")
 
 
 def _sampler(section: StudySection, space: SearchSpace) -> str:
@@ -103,5 +115,5 @@ def _sampler(section: StudySection, space: SearchSpace) -> str:
         raise ConfigError(
             "study.sampler: precedence chooses among orders, and this space has "
             f"{'one' if space.rows else 'none'}; take gp or tpe for parameters."
-        )
+        ).within("study", "sampler")
     return section.sampler

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...registry.components import PhaseSpec
-from ...registry.errors import ConfigError
+from ...registry.errors import ConfigError, blaming
 from ...registry.suggest import did_you_mean, listing
 from ..config.schema import Experiment, ScoreSection, StudySection
 from .choosing import Choice, choose
@@ -33,20 +33,23 @@ def define(plan: Plan) -> Definition:
     for name, score in section.scores.items():
         _check_score(name, score, experiment)
     for key in section.set:
-        _check_set(key)
-    component = plan.registry.build("search-space", section.space.use, section.space.options)
-    space: SearchSpace = component.space(curriculum_of(experiment, plan.registry))
+        _check_set(key, "study", "set", key)
+    with blaming("study", "space"):
+        component = plan.registry.build("search-space", section.space.use, section.space.options)
+        space: SearchSpace = component.space(curriculum_of(experiment, plan.registry))
     for row in space.rows:
         for phase in row.phases:
             if phase not in experiment.phases:
                 raise ConfigError(
                     f"row {row.name} of the study names a phase '{phase}' that the experiment does not have."
                     f"{did_you_mean(phase, experiment.phases)} Phases: {listing(experiment.phases)}."
-                )
+                ).within("study", "space")
         if not row.order or len(set(row.phases)) < len(row.phases):
-            raise ConfigError(f"row {row.name} of the study has the order '{row.order}', which names a phase twice.")
+            raise ConfigError(
+                f"row {row.name} of the study has the order '{row.order}', which names a phase twice."
+            ).within("study", "space")
         for key in row.set:
-            _check_set(key)
+            _check_set(key, "study", "space")
     return Definition(experiment=experiment, section=section, space=space, choice=choose(section, space))
 
 
@@ -65,7 +68,9 @@ def curriculum_of(experiment: Experiment, registry: Registry) -> Curriculum:
 def _check_score(name: str, score: ScoreSection, experiment: Experiment) -> None:
     label = f"study.scores.{name}"
     if not score.of:
-        raise ConfigError(f"{label} is made of no metric; give it at least one under of, with use and metric.")
+        raise ConfigError(f"{label} is made of no metric; give it at least one under of, with use and metric.").within(
+            "study", "scores", name
+        )
     if score.refit is None:
         return
     phase, _, step = score.refit.partition("/")
@@ -74,16 +79,21 @@ def _check_score(name: str, score: ScoreSection, experiment: Experiment) -> None
         raise ConfigError(
             f"{label}.refit names '{score.refit}', which is no step.{did_you_mean(score.refit, steps)} "
             f"Steps: {listing(steps)}."
-        )
+        ).within("study", "scores", name, "refit")
     objective = experiment.phases[phase].steps[step].objective
     if objective != "probes":
-        raise ConfigError(f"{label}.refit names {score.refit}, a {objective} step; only a probes step can be refitted.")
+        text = (
+            f"{label}.refit names {score.refit}, which has objective: {objective}; only a probes step can be refitted."
+        )
+        raise ConfigError(text).within("study", "scores", name, "refit")
 
 
-def _check_set(key: str) -> None:
+def _check_set(key: str, *place: str) -> None:
     first = key.split(".")[0]
     if first in {"order", "seed", "study", "run", "name"}:
-        raise ConfigError(f"a study cannot set '{key}': {_OWN.get(first, 'it is the same for all of its runs')}.")
+        raise ConfigError(
+            f"a study cannot set '{key}': {_OWN.get(first, 'it is the same for all of its runs')}."
+        ).within(*place)
 
 
 _OWN = {"order": "its space says the orders", "seed": "study.seeds says the seeds"}

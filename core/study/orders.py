@@ -42,9 +42,11 @@ def orders_of(
             raise ConfigError(
                 f"{key}: the experiment has no phase '{phase}'.{did_you_mean(phase, curriculum.phases)} "
                 f"Phases: {listing(curriculum.phases)}."
-            )
+            ).within("options", key)
     if first is not None and first == last and len(curriculum.phases) > 1:
-        raise ConfigError(f"first and last both hold the phase '{first}'; it can only be in one place.")
+        raise ConfigError(f"first and last both hold the phase '{first}'; it can only be in one place.").within(
+            "options", "last"
+        )
     found: list[str] = []
     for order in _orders(curriculum, subsets, first, last, invalid):
         if len(found) == limit:
@@ -56,7 +58,10 @@ def orders_of(
             )
         found.append(">".join(order))
     if not found:
-        raise ConfigError(f"no order of the phases {listing(curriculum.phases)} is allowed: {_why(curriculum, last)}")
+        text = f"no order of the phases {listing(curriculum.phases)} is allowed: {_why(curriculum, last)}"
+        raise ConfigError(text).within(
+            "options", *(("first",) if first is not None else ("last",) if last is not None else ())
+        )
     return tuple(found)
 
 

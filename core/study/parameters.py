@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from ...registry.errors import ConfigError
+from ...registry.errors import ConfigError, blaming
 from .space import Parameter, Row, SearchSpace
 
 if TYPE_CHECKING:
@@ -23,13 +23,18 @@ def check_parameters(parameters: Sequence[Parameter]) -> None:
     """ConfigError for the first parameter that nothing can be chosen from."""
     seen: set[str] = set()
     for parameter in parameters:
-        if parameter.key in seen or parameter.key == ORDER:
-            raise ConfigError(f"the search space varies '{parameter.key}' twice; name every key once.")
-        seen.add(parameter.key)
-        if parameter.choices:
-            _check_choices(parameter)
-        else:
-            _check_range(parameter)
+        with blaming("options", "keys", parameter.key):
+            _check(parameter, seen)
+
+
+def _check(parameter: Parameter, seen: set[str]) -> None:
+    if parameter.key in seen or parameter.key == ORDER:
+        raise ConfigError(f"the search space varies '{parameter.key}' twice; name every key once.")
+    seen.add(parameter.key)
+    if parameter.choices:
+        _check_choices(parameter)
+    else:
+        _check_range(parameter)
 
 
 def _check_choices(parameter: Parameter) -> None:

@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from ...registry.errors import ConfigError
-from ..model.parameters import ROLES, expert_parameters, roles_of
+from ..config.roles import ROLES, TRUNK
+from ..model.parameters import expert_parameters, roles_of
 
 _SLICE = re.compile(r"experts\[(\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)\]")
 _NOT_TRUNK = {"experts", "probes", "router"}
@@ -42,13 +43,13 @@ def matching(model: nn.Module, pattern: str, roles: Mapping[str, str]) -> frozen
 
     Raises ``ConfigError`` for a pattern that is no role and matches no name.
     """
-    if pattern == "trunk":
+    if pattern == TRUNK:
         return frozenset(name for name, role in roles.items() if role not in _NOT_TRUNK)
     if pattern in ROLES:
         return frozenset(name for name, role in roles.items() if role == pattern)
     names = frozenset(name for name in roles if fnmatchcase(name, pattern))
     if not names:
-        known = ("trunk", *ROLES, *roles)
+        known = (TRUNK, *ROLES, *roles)
         near = difflib.get_close_matches(pattern, known, n=1, cutoff=0.4)
         hint = f"did you mean '{near[0]}'?" if near else f"use a role ({', '.join(sorted(('trunk', *ROLES)))})"
         raise ConfigError(f"the pattern '{pattern}' matches no role and no parameter of {type(model).__name__}; {hint}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...core.config.shares import Mixture
 from ...evals.context import MeasureContext
 from ...evals.intervals import z_quantile
 from ...evals.measurement import Measurement
@@ -53,7 +54,7 @@ class RoutingConfig:
     view: str = "text"
     split: str = "heldout"
     tokens: int = 256
-    mixture: Mapping[str, float] = field(default_factory=dict)
+    mixture: Mixture = field(default_factory=dict)
     bootstrap: int = 200
 
 

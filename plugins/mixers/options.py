@@ -8,6 +8,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from ...registry.errors import ConfigError
+from ...registry.suggest import divisors_near
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionConfig:
@@ -29,6 +32,15 @@ class PdrConfig:
     chunk: Annotated[int, Field(ge=1, le=256)] = 64
     tau: Annotated[float, Field(ge=1.0)] = 16.0
     group: Annotated[int, Field(ge=1)] = 64
+
+    def check(self, hidden_size: int) -> None:
+        """Raise ``ConfigError`` for a group that does not divide the width of the model."""
+        group = min(self.group, hidden_size)
+        if hidden_size % group:
+            raise ConfigError(
+                f"the pdr mixer cannot norm {hidden_size} channels in groups of {group}; choose a group that divides "
+                f"the model's hidden_size, the nearest is {divisors_near(group, hidden_size)}."
+            ).within("group")
 
     def parameters(self, hidden_size: int) -> Mapping[str, int]:
         """Parameters of one layer by role: 3 d^2 + 2 r d and the bias of the decay, and the norm of what is read."""

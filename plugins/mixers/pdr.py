@@ -62,12 +62,8 @@ class Pdr(MixerBase):
     def __init__(self, config: PdrConfig, *, context: MixerContext) -> None:
         super().__init__()
         size = int(context.config.hidden_size)
+        config.check(size)
         group = min(config.group, size)
-        if size % group:
-            raise ConfigError(
-                f"The pdr mixer cannot norm {size} channels in groups of {group}; choose a group that divides the "
-                "model's hidden_size."
-            )
         self.layer = context.layer
         self.chunk = config.chunk
         self.tau = config.tau

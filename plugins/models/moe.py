@@ -10,7 +10,8 @@ from pydantic import Field
 
 from ...core.model.builder import ModelContext, ModelFacts, Positions
 from ...core.model.counting import count_moe
-from ...registry.errors import ConfigError
+from ...registry.errors import ConfigError, blaming
+from ...registry.suggest import divisors_near
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -97,6 +98,7 @@ class MoeBuilder:
         _check(options)
         self.options = {**options, **_layout(options, self.mixer == ATTENTION)}
         self._check_router()
+        self._check_mixer()
 
     def configuration(self) -> PhasegateMoeConfig:
         """The model's configuration in Hugging Face form, with its components by their full names."""
@@ -199,7 +201,18 @@ class MoeBuilder:
         context = self.context
         config = context.registry.config("router", context.router.use, context.router.options)
         if hasattr(config, "check"):
-            config.check(self.options["num_experts"])
+            with blaming("router", "options"):
+                config.check(self.options["num_experts"])
+
+    def _check_mixer(self) -> None:
+        """The same for a mixer and the width of the model."""
+        context = self.context
+        if context.mixer is None or self.mixer == ATTENTION:
+            return
+        config = context.registry.config("mixer", context.mixer.use, context.mixer.options)
+        if hasattr(config, "check"):
+            with blaming("mixer", "options"):
+                config.check(self.options["hidden_size"])
 
 
 def _derived(context: ModelContext, name: str) -> Any:
@@ -217,7 +230,7 @@ def _layout(options: dict[str, Any], attention: bool) -> dict[str, Any]:
         raise ConfigError(
             f"model.attention_every is {every}, which leaves no layer of {layers} with attention, and the library's "
             f"cache counts tokens by one; choose 1 to {layers}."
-        )
+        ).within("options", "attention_every")
     kept = {layer for layer in range(layers) if every and layer % every == every - 1}
     if options["window"] is not None and not kept:
         raise ConfigError(
@@ -254,15 +267,19 @@ def _check(options: dict[str, Any]) -> None:
         if name == "attention_every":
             continue
         if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
-            raise ConfigError(f"model.{name} is {value}, but must be positive.")
+            raise ConfigError(f"model.{name} is {value}, but must be above 0.").within("options", name)
     heads, groups = options["num_attention_heads"], options["num_key_value_heads"]
     if heads % groups:
         raise ConfigError(
-            f"model: {heads} attention heads cannot share {groups} key-value heads evenly; choose "
-            "num_key_value_heads that divides num_attention_heads."
+            f"model: {heads} attention heads cannot share {groups} key-value heads evenly; choose num_key_value_heads "
+            f"that divides num_attention_heads, the nearest is {divisors_near(groups, heads)}."
         )
     if options["head_dim"] % 2:
-        raise ConfigError(f"model.head_dim is {options['head_dim']}, but rotary positions need an even size.")
+        head = options["head_dim"]
+        text = (
+            f"model.head_dim is {head}, but rotary positions need an even size, such as {head - 1 or 2} or {head + 1}."
+        )
+        raise ConfigError(text).within("options", "head_dim")
     if options["num_experts_per_tok"] > options["num_experts"]:
         raise ConfigError(
             f"model: a token cannot pass {options['num_experts_per_tok']} of {options['num_experts']} experts; "
@@ -273,7 +290,7 @@ def _check(options: dict[str, Any]) -> None:
         raise ConfigError(
             f"model.dense_layers is {sorted(dense)}, but layers count from 0 to {layers - 1} and at least one "
             "must keep its experts."
-        )
+        ).within("options", "dense_layers")
     if options["start"] == "dense" and options["intermediate_size"] != options["moe_intermediate_size"]:
         raise ConfigError(
             f"model: experts of width {options['moe_intermediate_size']} cannot be cloned from an FFN of width "

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ...core.config.paths import is_there
 from ...core.model.builder import ModelContext, ModelFacts, Positions
 from ...registry.errors import ConfigError
 from ...registry.suggest import did_you_mean, listing
@@ -71,12 +72,12 @@ class StockBuilder:
             raise ConfigError(
                 f"The stock model keeps its family's own router, so model.router '{context.router.use}' would be "
                 "ignored; remove it, or set model.use to moe."
-            )
+            ).within("router")
         if context.mixer is not None and context.mixer.use.rpartition(":")[2] != "attention":
             raise ConfigError(
                 f"The stock model keeps its family's own attention, so model.mixer '{context.mixer.use}' would be "
                 "ignored; remove it, or set model.use to moe."
-            )
+            ).within("mixer")
         self.config, self.context = config, context
 
     def configuration(self) -> PretrainedConfig:
@@ -190,8 +191,11 @@ class StockBuilder:
         return configuration
 
     def _location(self, path: str) -> str:
-        local = (self.context.base or Path()) / Path(path).expanduser()
-        return str(local) if local.exists() else path
+        try:
+            local = (self.context.base or Path()) / Path(path).expanduser()
+        except RuntimeError:  # the home of nobody
+            return path
+        return str(local) if is_there(local) else path
 
     def _check_fields(self, example: PretrainedConfig, family: str) -> None:
         known = example.to_dict().keys() - {"architectures", "model_type", "transformers_version"}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from ...core.config.shares import Mixture
 from ...core.data.source import PAPER_MIXTURE
 from .criteria import KNOWLEDGE_KEPT
 from .specialization import persistence
@@ -17,10 +20,10 @@ class AlignmentConfig:
     steps, and how specialization is kept: ``hold_specialists`` keeps the routing loss on the replayed rows. ``mixture``
     weighs the domains when the load is measured (the paper's shares if not given)."""
 
-    sft_steps: int = 1200
-    dpo_steps: int = 120
+    sft_steps: Annotated[int, Field(ge=1)] = 1200
+    dpo_steps: Annotated[int, Field(ge=1)] = 120
     hold_specialists: bool = True
-    mixture: Mapping[str, float] | None = None
+    mixture: Mixture | None = None
 
 
 class Alignment:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from ...core.config.shares import Mixture
 from ...core.data.source import PAPER_MIXTURE
 
 
@@ -20,7 +21,7 @@ class DenseSeedConfig:
     steps: Annotated[int, Field(ge=1)] = 1400
     twin: bool = True
     twin_options: Mapping[str, Any] = field(default_factory=dict)
-    mixture: Mapping[str, float] | None = None
+    mixture: Mixture | None = None
 
 
 class DenseSeed:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from ...core.config.shares import Mixture
 from ...core.data.source import PAPER_MIXTURE
 from .criteria import GINI
 
@@ -21,7 +22,7 @@ class ExpertDifferentiationConfig:
     steps: Annotated[int, Field(ge=1)] = 600
     balancing: Literal["loss", "bias"] = "loss"
     diversity: Annotated[float, Field(ge=0.0)] = 1e-3
-    mixture: Mapping[str, float] | None = None
+    mixture: Mixture | None = None
 
 
 class ExpertDifferentiation:

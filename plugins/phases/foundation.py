@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from ...core.config.shares import Mixture
 from ...core.data.source import PAPER_MIXTURE
 
 
@@ -13,8 +16,8 @@ from ...core.data.source import PAPER_MIXTURE
 class FoundationConfig:
     """``steps`` is the length of pretraining in optimiser steps; ``mixture`` defaults to the paper's shares."""
 
-    steps: int = 1400
-    mixture: Mapping[str, float] | None = None
+    steps: Annotated[int, Field(ge=1)] = 1400
+    mixture: Mixture | None = None
 
 
 class Foundation:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from ...core.config.shares import Mixture
 from ...core.data.source import PAPER_MIXTURE
 from .criteria import GINI, KNOWLEDGE_KEPT
 
@@ -27,7 +28,7 @@ class ManifoldAlignmentConfig:
     router: str = "torus"
     final_temperature: Annotated[float, Field(gt=0.0)] = 0.005
     imitation: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05
-    mixture: Mapping[str, float] | None = None
+    mixture: Mixture | None = None
 
 
 class ManifoldAlignment:

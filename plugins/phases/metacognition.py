@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from ...core.data.source import PAPER_MIXTURE
 
@@ -21,10 +23,10 @@ class MetacognitionConfig:
     ``questions`` caps how many are posed, ``rows`` how many at a time; ``sampled`` adds answers drawn at
     temperature 1 to the greedy one."""
 
-    penalties: Mapping[str, float] | None = None
-    questions: int | None = 4000
-    rows: int = 64
-    sampled: int = 1
+    penalties: Mapping[str, Annotated[float, Field(gt=0.0)]] | None = None
+    questions: Annotated[int, Field(ge=2)] | None = 4000
+    rows: Annotated[int, Field(ge=1)] = 64
+    sampled: Annotated[int, Field(ge=0)] = 1
 
 
 class Metacognition:

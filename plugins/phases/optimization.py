@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
+from ...core.config.shares import Mixture
 from ...core.data.source import PAPER_MIXTURE
 from .criteria import KNOWLEDGE_KEPT
 from .metacognition import Metacognition, MetacognitionConfig
@@ -33,22 +34,22 @@ class OptimizationConfig:
     expert in turn.
     """
 
-    short_steps: int = 120
-    double_steps: int = 40
-    quadruple_steps: int = 200
+    short_steps: Annotated[int, Field(ge=1)] = 120
+    double_steps: Annotated[int, Field(ge=1)] = 40
+    quadruple_steps: Annotated[int, Field(ge=1)] = 200
     short: Kinds = ("16", "24", "32")
     double: Kinds = ("76",)
     quadruple: Kinds = ("32", "180")
     rope: Literal["ntk", "yarn", "linear"] = "ntk"
     freeze: tuple[str, ...] = ("router",)
     hold_specialists: bool = True
-    mixture: Mapping[str, float] | None = None
+    mixture: Mixture | None = None
     safety: bool = True
     anchor: str | None = "half-space"
     probes: bool = True
     metacognition: MetacognitionConfig = field(default_factory=MetacognitionConfig)
     draft: bool = True
-    draft_steps: int = 450
+    draft_steps: Annotated[int, Field(ge=1)] = 450
     ablation: bool = True
 
 

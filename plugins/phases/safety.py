@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from ...core.config.shares import Mixture
 from ...core.data.source import PAPER_MIXTURE
 from .criteria import KNOWLEDGE_KEPT
 from .specialization import persistence
@@ -28,11 +31,11 @@ class SafetyConfig:
     the replayed rows; ``mixture`` weighs the domains when the load is measured (the paper's shares if not given).
     ``anchor`` names the safety anchor that is captured at the end (none: no anchor)."""
 
-    steps: int = 300
-    beta: float = 1.0
-    gamma: float = 0.5
-    shares: Mapping[str, float] | None = None
-    mixture: Mapping[str, float] | None = None
+    steps: Annotated[int, Field(ge=1)] = 300
+    beta: Annotated[float, Field(ge=0.0)] = 1.0
+    gamma: Annotated[float, Field(ge=0.0)] = 0.5
+    shares: Mixture | None = None
+    mixture: Mixture | None = None
     hold_specialists: bool = True
     anchor: str | None = "half-space"
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from ...core.config.shares import Mixture
 from ...core.data.source import PAPER_MIXTURE
 from .criteria import KNOWLEDGE_KEPT
 
@@ -16,9 +19,9 @@ class SpecializationConfig:
     """``steps`` in optimiser steps; ``primary`` is the share of a batch's primary type (0.7 in the paper); ``mixture``
     gives the domains' shares of the text (the paper's if not given)."""
 
-    steps: int = 350
-    primary: float = 0.7
-    mixture: Mapping[str, float] | None = None
+    steps: Annotated[int, Field(ge=1)] = 350
+    primary: Annotated[float, Field(gt=0.0, le=1.0)] = 0.7
+    mixture: Mixture | None = None
 
 
 class Specialization:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from ...core.config.shares import Mixture
 from ...core.data.source import PAPER_MIXTURE
 from .criteria import GINI, KNOWLEDGE_KEPT
 
@@ -24,7 +25,7 @@ class TernaryDistillationConfig:
     order: Literal["largest", "smallest", "soft"] = "largest"
     teacher: str = "parent"
     direction: Literal["forward", "reverse"] = "forward"
-    mixture: Mapping[str, float] | None = None
+    mixture: Mixture | None = None
 
 
 class TernaryDistillation:

@@ -25,4 +25,4 @@ def check_grid(grid: Grid, experts: int) -> None:
         raise ConfigError(
             f"the grid {list(grid)} of the torus router does not have one cell for each of the {experts} experts; "
             f"use {list(grid_of(experts))}, or leave the grid out."
-        )
+        ).within("grid")

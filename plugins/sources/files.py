@@ -45,7 +45,8 @@ class Files(RecordSource):
                 licence=config.licence or "PSF-2.0",
             )
         if config.stdlib == bool(config.paths):
-            raise DataError(f"The source {context.name!r} needs either paths or stdlib: true.")
+            text = f"The source {context.name!r} needs either paths or stdlib: true."
+            raise DataError(text).within(*(("options", "paths") if config.paths else ()))
         check_options(config, context.name)
         self.config: FilesConfig = config
         self.context = context

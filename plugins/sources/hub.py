@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ...core.config.paths import is_there
 from ...core.data.hashing import digest
 from ...core.data.source import SourceContext
 from ...registry.errors import DataError
@@ -36,7 +37,8 @@ class Hub(RecordSource):
     def __init__(self, config: HubConfig, context: SourceContext) -> None:
         check_options(config, context.name)
         if config.streaming and config.limit is None:
-            raise DataError(f"The source {context.name!r} streams, so it needs a limit: how many records to read.")
+            text = f"The source {context.name!r} streams, so it needs a limit: how many records to read."
+            raise DataError(text).within("options", "streaming")
         self.config: HubConfig = config
         self.context = context
 
@@ -53,7 +55,7 @@ class Hub(RecordSource):
 
     def _folder(self) -> Path | None:
         folder = self.context.root / self.config.path
-        return folder if folder.is_dir() else None
+        return folder if is_there(folder) and folder.is_dir() else None
 
     def _records(self) -> Iterator[Mapping[str, Any]]:
         from datasets import load_dataset
@@ -75,4 +77,4 @@ class Hub(RecordSource):
             raise DataError(
                 f"The source {self.context.name!r} cannot load the data set {config.path!r}: {reason.rstrip('.')}; "
                 f"check path, name, split and revision, be online, or put the data under {self.context.root}."
-            ) from error
+            ).within("options", "path") from error

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ...core.data.source import VIEW_COLUMNS
 from ...registry.errors import DataError
-from .templates import nearest
+from ...registry.suggest import did_you_mean
 
 #: Which column takes which template when ``fields`` does not say; an empty one gives nothing.
 DEFAULT_FIELDS: Mapping[str, Mapping[str, str]] = {
@@ -78,50 +78,52 @@ class RecordOptions:
 def check_options(options: RecordOptions, source: str) -> None:
     """Raise ``DataError`` for options that contradict each other."""
     if (options.domain is None) == (options.domain_field is None):
-        raise DataError(f"The source {source!r} needs either domain or domain_field, to say what its rows are about.")
+        text = f"The source {source!r} needs either domain or domain_field, to say what its rows are about."
+        raise DataError(text).within(*(("options", "domain") if options.domain is not None else ()))
     known = DEFAULT_FIELDS[options.view]
     for name in options.fields:
         if name not in known:
             raise DataError(
                 f"The source {source!r} maps the column {name!r}, but the view {options.view!r} has "
-                f"{', '.join(known)}{nearest(name, known)}."
-            )
+                f"{', '.join(known)}.{did_you_mean(name, known)}"
+            ).within("options", "fields", name)
     if options.held_out is not None and not 0 <= options.held_out <= 1:
-        raise DataError(f"The source {source!r} has held_out {options.held_out}, but a share in [0, 1] is needed.")
-    for expressions in (options.matches, options.avoids):
-        _check_expressions(expressions, options, source)
+        text = f"The source {source!r} has held_out {options.held_out:g}, but a share in [0, 1] is needed."
+        raise DataError(text).within("options", "held_out")
+    for key, expressions in (("matches", options.matches), ("avoids", options.avoids)):
+        _check_expressions(key, expressions, options, source)
     _check_dialogue(options, source)
     if options.view == "refusal":
         _check_refusal(options, source)
     _check_needles(options, source)
 
 
-def _check_expressions(expressions: Mapping[str, str], options: RecordOptions, source: str) -> None:
+def _check_expressions(key: str, expressions: Mapping[str, str], options: RecordOptions, source: str) -> None:
     columns = [name for name in VIEW_COLUMNS[options.view] if name not in {"domain", "kind", "choices"}]
     for name, expression in expressions.items():
         if name not in columns:
             raise DataError(
                 f"The source {source!r} looks for an expression in {name!r}, but rows of the view {options.view!r} "
-                f"have {', '.join(columns)}{nearest(name, columns)}."
-            )
+                f"have {', '.join(columns)}.{did_you_mean(name, columns)}"
+            ).within("options", key, name)
         try:
             re.compile(expression)
         except re.error as error:
             raise DataError(
                 f"The source {source!r} looks for {expression!r} in {name!r}, which is no regular expression: {error}."
-            ) from error
+            ).within("options", key, name) from error
 
 
 def _check_dialogue(options: RecordOptions, source: str) -> None:
     if options.dialogue and options.view not in {"preference", "refusal"}:
         raise DataError(
             f"The source {source!r} reads dialogues of chosen and rejected; set view: preference, or refusal."
-        )
+        ).within("options", "dialogue")
     if options.turn == "first" and not (options.dialogue and options.view == "refusal"):
         raise DataError(
             f"The source {source!r} takes the first turn, which only dialogues in the view 'refusal' have; "
             "remove turn, or set dialogue and view."
-        )
+        ).within("options", "turn")
 
 
 def _check_refusal(options: RecordOptions, source: str) -> None:
@@ -129,7 +131,7 @@ def _check_refusal(options: RecordOptions, source: str) -> None:
         raise DataError(
             f"The source {source!r} gives rows for the view 'refusal' but not of which kind they are; set kind to "
             "harmful (to be refused) or to what is to be answered, such as benign or medical."
-        )
+        ).within("options", "view")
     silent = not options.dialogue and not options.template("completion")
     if silent and options.held_out != 1:
         raise DataError(
@@ -141,10 +143,12 @@ def _check_refusal(options: RecordOptions, source: str) -> None:
 def _check_needles(options: RecordOptions, source: str) -> None:
     if options.view != "needle":
         if options.needle_words:
-            raise DataError(f"The source {source!r} has needle_words, which only the view 'needle' reads.")
+            raise DataError(f"The source {source!r} has needle_words, which only the view 'needle' reads.").within(
+                "options", "needle_words"
+            )
         return
     if options.needles < 1 or any(length < 20 for length in options.needle_words):
         raise DataError(
             f"The source {source!r} needs needles >= 1 and needle_words of at least 20 words: the hidden sentence and "
             "the question take 15 of them."
-        )
+        ).within("options", "needles" if options.needles < 1 else "needle_words")

@@ -12,10 +12,12 @@ import sys
 import sysconfig
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from ...registry.errors import DataError
+from ...registry.suggest import did_you_mean
 
 Documents = Literal["file", "lines", "paragraphs"]
 
@@ -26,19 +28,34 @@ _SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "idle_tes
 def find_files(patterns: tuple[str, ...], root: Path, source: str) -> list[Path]:
     """All files that the patterns match, sorted; ``DataError`` for a pattern that matches none."""
     found: set[Path] = set()
-    for pattern in patterns:
+    for number, pattern in enumerate(patterns):
         path = Path(pattern)
         base = Path(path.anchor) if path.is_absolute() else root
-        if any(mark in pattern for mark in "*?["):
-            matched = [p for p in base.glob(str(path.relative_to(base) if path.is_absolute() else path)) if p.is_file()]
-        else:
-            matched = [base / path] if (base / path).is_file() else []
+        try:
+            if any(mark in pattern for mark in "*?["):
+                below = str(path.relative_to(base) if path.is_absolute() else path)
+                matched = [one for one in base.glob(below) if one.is_file()]
+            else:
+                matched = [base / path] if (base / path).is_file() else []
+        except (NotImplementedError, OSError, ValueError):  # no pattern and no path can be so
+            matched = []
         if not matched:
             raise DataError(
                 f"The source {source!r} finds no file {pattern!r} under {base}; check the path, or set data.root."
-            )
+                f"{_instead(base / path, pattern)}"
+            ).within("options", "paths", str(number))
         found.update(matched)
     return sorted(found)
+
+
+def _instead(path: Path, pattern: str) -> str:
+    """Return what may have been meant by a path where no file is: the files of a folder, or a neighbour."""
+    try:
+        if path.is_dir():
+            return f" It is a folder: write '{pattern}/*' for the files in it."
+        return did_you_mean(path.name, [one.name for one in islice(path.parent.iterdir(), 1000) if one.is_file()])
+    except (OSError, ValueError):
+        return ""
 
 
 def standard_library() -> list[Path]:

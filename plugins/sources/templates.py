@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...registry.errors import DataError
+from ...registry.suggest import did_you_mean
 from .dialogues import Messages, as_message
 
 Record = Mapping[str, Any]
@@ -60,8 +60,8 @@ def field_of(record: Record, name: str, source: str) -> Any:
             value = value[part]
         else:
             raise DataError(
-                f"The source {source!r} has a record without the field {name!r}{nearest(name, record)}; "
-                f"it has {', '.join(map(str, record))}."
+                f"The source {source!r} has a record without the field {name!r}; it has "
+                f"{', '.join(map(str, record))}.{did_you_mean(name, map(str, record))}"
             )
     return value
 
@@ -71,9 +71,3 @@ def text_of(value: Any) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the nearest of ``names``, or nothing when none is near."""
-    near = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""

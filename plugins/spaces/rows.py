@@ -57,7 +57,9 @@ def _order(name: str, order: str | None, curriculum: Curriculum) -> str:
             raise ConfigError(
                 f"row '{name}' of the search space names a phase '{phase}' that the experiment does not have."
                 f"{did_you_mean(phase, curriculum.phases)} Phases: {listing(curriculum.phases)}."
-            )
+            ).within("options", "rows", name, "order")
         if phase in phases[:number]:
-            raise ConfigError(f"row '{name}' of the search space names '{phase}' twice; a phase runs once.")
+            raise ConfigError(f"row '{name}' of the search space names '{phase}' twice; a phase runs once.").within(
+                "options", "rows", name, "order"
+            )
     return ">".join(phases)

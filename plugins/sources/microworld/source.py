@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
 
 from ....core.data.hashing import digest
 from ....core.data.source import VIEW_COLUMNS, SourceContext, Split
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 DOCUMENTS = {domain: 40_000 if domain == "general" else 18_000 for domain in DOMAINS}
 
 
+Count = Annotated[int, Field(ge=0)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroworldConfig:
     """A world by its seed, and its sizes.
@@ -33,19 +38,19 @@ class MicroworldConfig:
     ``needles`` documents are made of each length of ``needle_words``, a tenth of them held out.
     """
 
-    seed: int = 0
-    head: int = 26
-    rare: int = 8
-    contested: int = 4
-    unknown: int = 40
-    hard: int = 6
-    training_documents: int | None = None
-    chats: int = 24_000
-    pairs: int = 4_000
-    heldout_chats: int = 840
-    heldout_pairs: int = 420
-    needles: int = 1_000
-    needle_words: tuple[int, ...] = (16, 24, 32, 76, 180)
+    seed: Count = 0
+    head: Annotated[int, Field(ge=1)] = 26
+    rare: Count = 8
+    contested: Count = 4
+    unknown: Count = 40
+    hard: Count = 6
+    training_documents: Annotated[int, Field(ge=1)] | None = None
+    chats: Count = 24_000
+    pairs: Count = 4_000
+    heldout_chats: Count = 840
+    heldout_pairs: Count = 420
+    needles: Count = 1_000
+    needle_words: tuple[Annotated[int, Field(ge=1)], ...] = (16, 24, 32, 76, 180)
 
 
 class Microworld:
@@ -55,8 +60,6 @@ class Microworld:
     """
 
     def __init__(self, config: MicroworldConfig, context: SourceContext) -> None:
-        if config.head < 1 or min(config.rare, config.contested, config.unknown, config.hard) < 0:
-            raise DataError(f"The source {context.name!r} needs head >= 1 and no negative entity count.")
         self.config = config
         self.context = context
         self._world: World | None = None

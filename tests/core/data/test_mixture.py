@@ -124,7 +124,7 @@ def test_default_types_fall_away_with_their_domains() -> None:
         (BatchSection(kind="concentrated", types={"a": ("cod",)}), r"batches\.types\.a names 'cod'"),
         (BatchSection(kind="concentrated", types={"a": ()}), "names no domain"),
         (BatchSection(kind="concentrated", type_shares={"codes": 1.0}), "did you mean 'code'"),
-        (BatchSection(kind="concentrated", type_shares={"code": 0.0}), "every batch type the share 0"),
+        (BatchSection(kind="concentrated", type_shares={"code": 0.0}), "every batch type a share of 0"),
         (BatchSection(primary=1.5), "between 0 and 1"),
     ],
 )

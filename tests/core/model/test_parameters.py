@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from phasegate.core.model.parameters import ROLES, expert_parameters, roles_of, routers_of
+from phasegate.core.config.roles import ROLES
+from phasegate.core.model.parameters import expert_parameters, roles_of, routers_of
 from phasegate.registry.errors import ConfigError
 from transformers import AutoConfig, AutoModelForCausalLM
 

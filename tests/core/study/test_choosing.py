@@ -51,7 +51,7 @@ def test_objectives_are_those_that_are_named() -> None:
         ({}, SearchSpace(), "'orders' varies nothing"),
         ({"space": Ref(use="rows")}, SearchSpace(), "'rows' varies nothing"),
         ({"seeds": ()}, SearchSpace(rows=rows(2)), "study.seeds is empty"),
-        ({"seeds": (1, 1)}, SearchSpace(rows=rows(2)), "a seed twice"),
+        ({"seeds": (1, 1)}, SearchSpace(rows=rows(2)), "the seed 1 twice"),
         ({"scores": {}}, SearchSpace(rows=rows(2)), "study.scores is empty"),
         ({"objectives": ("p",)}, SearchSpace(rows=rows(2)), r"'p', which is no score\..*Scores: q, r\."),
         ({"trials": 0}, SearchSpace(rows=rows(2)), "study.trials is 0"),

@@ -217,7 +217,7 @@ def test_prompts_that_leave_no_room_are_refused(make_model: Models, pair_rows: R
 
 def test_an_unknown_dpo_option_names_the_nearest(make_model: Models, pair_rows: Rows, make_job: Jobs) -> None:
     section = {"steps": 1, "rows": 4, "options": {"beat": 0.1}}
-    with pytest.raises(ConfigError, match="a dpo step has no option 'beat'; did you mean 'beta'"):
+    with pytest.raises(ConfigError, match=r"a dpo step has no option 'beat'\. Did you mean 'beta'"):
         build_trainer(make_job(make_model(), pair_rows(4), section, objective="dpo"))
 
 

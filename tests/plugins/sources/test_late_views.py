@@ -259,7 +259,7 @@ def test_too_little_text_for_the_longest_document_is_one_sentence() -> None:
     [
         ({"turn": "first"}, "takes the first turn"),
         ({"view": "chat", "dialogue": "hh-rlhf"}, "set view: preference, or refusal"),
-        ({"matches": {"txt": "a"}}, "did you mean 'text'"),
+        ({"matches": {"txt": "a"}}, "Did you mean 'text'"),
         ({"avoids": {"text": "("}}, "no regular expression"),
         ({"needle_words": (50,)}, "only the view 'needle'"),
         ({"view": "needle", "needle_words": (10,)}, "at least 20 words"),

@@ -85,8 +85,6 @@ def test_another_seed_is_another_world(world: Microworld) -> None:
 def test_too_many_entities_are_refused() -> None:
     with pytest.raises(DataError, match="unique names"):
         other(unknown=500).load("choice", "heldout")
-    with pytest.raises(DataError, match="no negative"):
-        other(rare=-1)
 
 
 # ---- text
