@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {"registry": 1, "evals": 2, "core": 3, "plugins": 4, "testing": 5}
-ROOMS = {"config": 1, "data": 1, "model": 1, "training": 2, "run": 3, "study": 4, "report": 4, "cli": 5}
+ROOMS = {"config": 1, "data": 1, "model": 1, "training": 2, "run": 3, "report": 4, "study": 4, "verify": 4, "cli": 5}
 HEAVY = {"accelerate", "datasets", "evaluate", "lm_eval", "optuna", "pandas", "scipy", "sklearn", "tokenizers"}
 HEAVY |= {"torch", "transformers", "trl"}
 LIMIT = 500
