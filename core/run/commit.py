@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ...evals.criteria import Judgement
 from ...evals.records import read_judgements
 from ...registry.atomic import write_json, write_text
+from .attempt import load_decision, load_step
 from .plan import StagePlan
 from .processes import is_main, wait_for_all
 from .store import Stage, Work
@@ -46,6 +47,10 @@ def commit(
 
         last = trained.last
         names = list(stage.section.steps)
+        # What is copied is held against its digests: a stage vouches for what was trained and measured.
+        load_decision(last)
+        for name in names:
+            load_step(last.last_folder(name))
         with bench.store.draft(work) as draft:
             shutil.copytree(last.last_folder(names[-1]) / "model", draft.checkpoint, dirs_exist_ok=True)
             for name in names[:-1]:

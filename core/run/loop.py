@@ -14,7 +14,7 @@ from .bench import Bench
 from .commit import commit, verdicts_of
 from .plan import Plan, StagePlan
 from .preflight import preflight
-from .processes import is_main
+from .processes import is_main, stop_together
 from .records import RunFolder
 from .stage import StageRunner, Trained
 from .store import Stage
@@ -51,6 +51,7 @@ def run(plan: Plan, bench: Bench, folder: RunFolder | None, gates: Gates, show: 
         hook.phasegate_on_start(ctx=context)
         preflight(plan)
         for stage in plan.stages:
+            stop_together(bench.interruption)
             show("phase", stage)
             outcome = run_phase(plan, bench, stage, outcomes, context, gates, show)
             outcomes.append(outcome)

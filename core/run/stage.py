@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,7 @@ from .gates import Baseline, GateReport, GateSuite
 from .objectives import carry_out
 from .plan import StagePlan
 from .policy import Decision, decide
-from .processes import agree, is_main, wait_for_all
+from .processes import agree, is_main, stop_together, wait_for_all
 from .seeds import derive
 from .step import StepOrder, StepResult, Workshop
 from .store import Work
@@ -74,13 +76,13 @@ class StageRunner:
         section = self.stage.section
         if not section.entry:
             return None
-        context = self._context(self.parents.parent(), self.work.folder / "entry", ())
+        context = self._context(self.parents.parent(), self._own(self.work.folder / "entry"), ())
         suite = GateSuite(
             registry=self.shop.registry,
             context=context,
             baseline=lambda name: self._baseline(None, name),
             known=self.parents.parent_evidence,
-            measuring=lambda criterion: self.tell("measuring", criterion),
+            measuring=self._measuring,
         )
         return suite.run(section.entry, lambda judgement: self.judged("entry", judgement))
 
@@ -125,6 +127,7 @@ class StageRunner:
             earlier = earlier if section.fresh is None else ()  # a new model has learnt nothing yet
             folder = attempt.step_folder(name)
             finished = load_step(folder)
+            stop_together(self.shop.interruption)
             self.tell("step", Beginning(attempt=attempt, step=name, finished=finished is not None))
             if finished is None:
                 order = StepOrder(
@@ -139,6 +142,7 @@ class StageRunner:
                 )
                 model, finished = carry_out(self.shop, order, model)
                 if is_main():
+                    shutil.rmtree(folder / "model", ignore_errors=True)
                     save_model(model, self.shop.tokenizer, folder / "model")
                     save_step(folder, finished)
                 wait_for_all()
@@ -165,13 +169,12 @@ class StageRunner:
         known = load_decision(attempt)
         if known is not None:
             return (*known, tuple(read_judgements(evidence / "verdicts.json")))
-        self.shop.interruption.check()
         history = tuple(row for result in results.values() for row in result.history)
         suite = GateSuite(
             registry=self.shop.registry,
-            context=self._context(model, evidence if is_main() else self.work.folder / "other", history),
+            context=self._context(model, self._own(evidence), history),
             baseline=lambda name: self._baseline(attempt, name),
-            measuring=lambda criterion: self.tell("measuring", criterion),
+            measuring=self._measuring,
         )
         report = suite.run(self.stage.section.gates, lambda judgement: self.judged("completion", judgement))
         section = self.stage.section
@@ -181,6 +184,16 @@ class StageRunner:
             save_decision(attempt, decision, report.outcome)
         wait_for_all()
         return decision, report.outcome, report.judgements
+
+    def _measuring(self, criterion: str) -> None:
+        stop_together(self.shop.interruption)
+        self.tell("measuring", criterion)
+
+    def _own(self, folder: Path) -> Path:
+        """Return an empty folder for what this process measures: the given one for the main process."""
+        own = folder if is_main() else folder.with_name(f"{folder.name}-{os.environ['RANK']}")
+        shutil.rmtree(own, ignore_errors=True)  # what a kill left may be of files that are not written again
+        return own
 
     def _context(
         self, model: PreTrainedModel, folder: Path, history: tuple[Mapping[str, float], ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from ...registry.errors import ConfigError
 from ...registry.options import parse
 from ..config.conversions import CAUSAL, DistillOptions
 from ..config.schema import BumpSection, Experiment, StepSection
-from .interrupt import Interruption
+from .interrupt import Interrupted, Interruption
+from .processes import is_main, stop_together, wait_for_all, world_size
 from .seeds import derive, seed_everything
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from ...registry.plugins import Plugins
     from ...registry.registry import Registry
     from ..data.corpus import Corpus
+    from ..training.checkpoint import StopCallback
     from ..training.terms import WeightedLoss
 
 
@@ -74,10 +77,10 @@ def train_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Step
     Raises ``Interrupted`` after a signal, with a complete checkpoint on disk.
     """
     from ..data.step_data import StepDataRequest, build_step_data
-    from ..training.checkpoint import StopCallback, latest_complete
+    from ..training.checkpoint import StopCallback
     from ..training.hooks import attach_all
     from ..training.job import StepJob, build_trainer
-    from ..training.release import frozen_copy, release
+    from ..training.release import frozen_copy
 
     section = order.section
     seed = derive(order.identity, order.name, "train")
@@ -97,9 +100,10 @@ def train_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Step
     reference = frozen_copy(model) if section.objective == "dpo" else teacher_of(order)
     seed_everything(seed)
     watch, quantizing = bump_callback(shop, order, length), quantizer_callback(shop, order, model, length)
+    stop = StopCallback(shop.interruption.event)
     callbacks = [
         *shop.callbacks(order.name, data.tokens / section.steps),
-        StopCallback(shop.interruption.event),
+        stop,
         *watch,
         *quantizing,
         *step_hook(shop, order),
@@ -126,13 +130,7 @@ def train_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Step
     trainer = build_trainer(job)
     attach_all(callbacks, trainer)
     started = time.perf_counter()
-    resume = latest_complete(order.folder)
-    try:
-        trainer.train(resume_from_checkpoint=str(resume) if resume is not None else None)
-        history = tuple(trainer.state.log_history)
-    finally:
-        release(trainer)
-    shop.interruption.check()
+    history = run_trainer(shop, order, trainer, stop)
     seconds = time.perf_counter() - started
     bump = watch[0].result() if watch else None
     reports = [row for callback in quantizing for row in callback.reports]
@@ -143,6 +141,32 @@ def train_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Step
         bump=bump.as_dict() if bump is not None else None,
         notes=(*data.notes, *(event_note(row) for row in reports)),
     )
+
+
+def run_trainer(shop: Workshop, order: StepOrder, trainer: Any, stop: StopCallback) -> tuple[Any, ...]:
+    """Train from the last complete checkpoint in ``order.folder``, if there is one, and return the log; the trainer is
+    released.
+
+    Raises ``Interrupted`` after a signal to this process or another, with a complete checkpoint on disk once training
+    began.
+    """
+    from ..training.checkpoint import latest_complete, remove_incomplete
+    from ..training.release import release
+
+    try:
+        stop_together(shop.interruption)
+        if is_main():
+            remove_incomplete(order.folder)
+        wait_for_all()
+        resume = latest_complete(order.folder)
+        trainer.train(resume_from_checkpoint=str(resume) if resume is not None else None)
+        history = tuple(trainer.state.log_history)
+    finally:
+        release(trainer)
+    if stop.stopped and not shop.interruption.requested:
+        raise Interrupted(128 + signal.SIGTERM)  # another process was asked, and all have stopped
+    shop.interruption.check()
+    return history
 
 
 def bump_callback(shop: Workshop, order: StepOrder, length: int) -> list[Any]:
@@ -221,7 +245,6 @@ def build_losses(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> tu
         return ()
     from ..model.parameters import routers_of
     from ..training.terms import LossSetup, WeightedLoss
-    from .processes import world_size
 
     routers = routers_of(model)
     if not routers:

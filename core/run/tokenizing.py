@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...registry.atomic import write_json
+from ...registry.sealed import seal, unseal
 from ..config.schema import TokenizerSection
 
 if TYPE_CHECKING:
     from ..data.corpus import Corpus
+
+
+DONE = "DONE.json"
 
 
 def write_tokenizer(section: TokenizerSection, corpus: Corpus, folder: Path) -> None:
@@ -18,9 +22,22 @@ def write_tokenizer(section: TokenizerSection, corpus: Corpus, folder: Path) -> 
     from ..model.tokenizer import make_tokenizer
 
     assert section.vocab_size is not None
+    shutil.rmtree(folder, ignore_errors=True)  # what a kill left of an earlier attempt
     tokenizer = make_tokenizer(section, words_of(corpus, section.documents), section.vocab_size)
     tokenizer.save_pretrained(folder)
-    write_json(folder / "DONE.json", {"tokens": len(tokenizer)})
+    seal(folder / DONE, {"tokens": len(tokenizer)}, [path for path in folder.iterdir() if path.is_file()])
+
+
+def check_tokenizer(folder: Path) -> bool:
+    """Say whether ``write_tokenizer`` has written its tokenizer here; ``StoreError`` if that is damaged."""
+    if not (folder / DONE).exists():
+        return False
+    unseal(
+        folder / DONE,
+        f"the tokenizer of the unfinished stage {folder.parent.name}",
+        f"move {folder} away and run again to make it anew",
+    )
+    return True
 
 
 def words_of(corpus: Corpus, documents: int) -> Iterator[str]:
