@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ...registry.sealed import seal, unseal
 from ..config.conversions import CONVERSIONS
@@ -14,6 +14,9 @@ from .policy import Action, Decision
 from .step import StepResult
 
 Kind = Action | str
+
+#: What was decided after an attempt, the outcome of its gates, and what they read of the corpus.
+Decided: TypeAlias = tuple[Decision, str, frozenset[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,15 +103,15 @@ def load_step(folder: Path) -> StepResult | None:
     )
 
 
-def save_decision(attempt: Attempt, decision: Decision, outcome: str) -> None:
+def save_decision(attempt: Attempt, decision: Decision, outcome: str, read: Iterable[str]) -> None:
     """Write what was decided after an attempt; it comes last, so its presence means the evidence is whole."""
-    facts = {"action": decision.action, "reason": decision.reason, "outcome": outcome}
+    facts = {"action": decision.action, "reason": decision.reason, "outcome": outcome, "read": sorted(read)}
     seal(attempt.folder / "decision.json", facts, _files(attempt.folder / "evidence"))
 
 
-def load_decision(attempt: Attempt) -> tuple[Decision, str] | None:
-    """Return what was decided after an attempt, and the outcome of its gates; None when it is still open and
-    ``StoreError`` where the evidence is not what was measured."""
+def load_decision(attempt: Attempt) -> Decided | None:
+    """Return what was decided after an attempt; None when it is still open and ``StoreError`` where the evidence is not
+    what was measured."""
     path = attempt.folder / "decision.json"
     if not path.exists():
         return None
@@ -117,7 +120,7 @@ def load_decision(attempt: Attempt) -> tuple[Decision, str] | None:
         f"the evidence of attempt {attempt.number} at the unfinished stage {attempt.folder.parent.name}",
         f"move {path} away and run again to measure anew",
     )
-    return Decision(action=row["action"], reason=row["reason"]), row["outcome"]
+    return Decision(action=row["action"], reason=row["reason"]), row["outcome"], frozenset(row["read"])
 
 
 def _files(folder: Path) -> list[Path]:

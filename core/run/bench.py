@@ -18,6 +18,7 @@ from .processes import is_main, wait_for_all
 from .seeds import derive
 from .step import Workshop
 from .store import Store, Work
+from .tokenizing import TOKENIZER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -141,14 +142,14 @@ class Bench:
     def tokenizer(self, plan: Plan, before: Sequence[StageOutcome], work: Work) -> PreTrainedTokenizerFast:
         """Return the tokenizer of the run: the parent's, or the one in the work folder, or a newly trained one."""
         from ..model.tokenizer import load_tokenizer
-        from .tokenizing import check_tokenizer, write_tokenizer
+        from .tokenizing import made_tokenizer, write_tokenizer
 
         section = plan.experiment.tokenizer
         if before:
             self.store.verify(before[-1].stage)
             return load_tokenizer(before[-1].stage.checkpoint, section.chat_template)
-        folder = work.folder / "tokenizer"
-        if not check_tokenizer(folder) and is_main():
+        folder = work.folder / TOKENIZER
+        if made_tokenizer(folder) is None and is_main():
             write_tokenizer(section, plan.corpus, folder)
         wait_for_all()
         return load_tokenizer(folder, section.chat_template)

@@ -32,14 +32,14 @@ def commit(
     work: Work,
     trained: Trained,
     provenance: Mapping[str, Any],
-    data: Mapping[str, Any],
+    data: Callable[[], Mapping[str, Any]],
     saved: Callable[[Path], None],
     parent: Callable[[], PreTrainedModel],
     memory: PeakMemory,
 ) -> Stage:
     """Write a phase into the store, whole or not at all, and drop its work folder; ``saved`` is called before.
 
-    ``data`` is the corpus's account of what it read, dropped and held out; ``parent`` gives the model that the phase
+    ``data`` gives the corpus's account of what was read, dropped and held out; ``parent`` gives the model that the phase
     started from, with which the new one is compared; ``memory`` was begun with the phase.
     """
     if is_main():
@@ -62,7 +62,7 @@ def commit(
             lines = (json.dumps(row, sort_keys=True) + "\n" for row in trained.history)
             write_text(draft.metrics, "".join(lines))
             saved(draft.folder)
-            facts = {**facts_of(stage, trained, memory), "data": dict(data)}
+            facts = {**facts_of(stage, trained, memory), "data": dict(data())}
             bench.store.commit(draft, {"facts": facts, "provenance": dict(provenance)})
     wait_for_all()
     found = bench.store.find(stage.recipe)

@@ -18,6 +18,7 @@ from .processes import is_main, stop_together
 from .records import RunFolder
 from .stage import StageRunner, Trained
 from .store import Stage
+from .tokenizing import TOKENIZER, made_tokenizer
 
 Gates = Literal["enforce", "warn"]
 Show = Callable[[str, Any], None]
@@ -93,7 +94,8 @@ def run_phase(
         shop = bench.shop(plan, before, work)
         parents = bench.parents(plan, before, shop.tokenizer)
         runner = StageRunner(shop, stage, work, parents, judged, show)
-        entry = runner.enter()
+        with plan.corpus.noting() as read:
+            entry = runner.enter()
         if entry is not None and entry.outcome == "fail" and gates == "enforce":
             raise GateStop(
                 f"phase '{stage.name}' was not entered: an entry criterion failed on the model it would start from; "
@@ -127,8 +129,17 @@ def run_phase(
             hook.phasegate_on_save(ctx=SaveContext(phase=stage.name, folder=checkpoint, is_main=is_main()))
 
         show("committing", stage)
+        read |= trained[-1].read | (made_tokenizer(work.folder / TOKENIZER) or set())
         committed = commit(
-            bench, stage, work, trained[-1], plan.provenance, plan.corpus.report(), saved, parents.parent, memory
+            bench,
+            stage,
+            work,
+            trained[-1],
+            plan.provenance,
+            lambda: plan.corpus.report(read),
+            saved,
+            parents.parent,
+            memory,
         )
     return outcome_of(stage.name, committed, reused=False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from ...registry.contexts import PhaseResult
 from .attempt import (
     Attempt,
     Beginning,
+    Decided,
     extended_steps,
     first_attempt,
     history_rows,
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What training a phase left in its work folder: the model, every attempt, the verdicts and the decision."""
+    """What training a phase left in its work folder: the model, every attempt, the verdicts and the decision, and what
+    was read of the corpus."""
 
     model: PreTrainedModel
     result: PhaseResult
@@ -50,6 +52,7 @@ class Trained:
     decision: Decision
     outcome: str
     history: list[dict[str, Any]]
+    read: frozenset[str]
 
     @property
     def last(self) -> Attempt:
@@ -92,10 +95,12 @@ class StageRunner:
         attempt = first_attempt(section, self.work.folder)
         done: list[tuple[Attempt, Mapping[str, StepResult]]] = []
         model = self.parents.parent()
+        read: set[str] = set()
         while True:
             model, results = self._train_attempt(attempt, model)
             done.append((attempt, results))
-            decision, outcome, judgements = self._measure(attempt, model, results)
+            (decision, outcome, measured), judgements = self._measure(attempt, model, results)
+            read |= {*measured, *(name for result in results.values() for name in result.read)}
             if decision.action in {"advance", "stop"}:
                 break
             if decision.action == "rollback":
@@ -114,6 +119,7 @@ class StageRunner:
             decision=decision,
             outcome=outcome,
             history=history_rows(self.stage.name, done),
+            read=frozenset(read),
         )
 
     def _train_attempt(
@@ -140,7 +146,9 @@ class StageRunner:
                     bump=self.stage.section.bump,
                     teacher=self._teacher,
                 )
-                model, finished = carry_out(self.shop, order, model)
+                with self.shop.corpus.noting() as read:
+                    model, finished = carry_out(self.shop, order, model)
+                finished = replace(finished, read=sorted(read))
                 if is_main():
                     shutil.rmtree(folder / "model", ignore_errors=True)
                     save_model(model, self.shop.tokenizer, folder / "model")
@@ -164,11 +172,11 @@ class StageRunner:
 
     def _measure(
         self, attempt: Attempt, model: PreTrainedModel, results: Mapping[str, StepResult]
-    ) -> tuple[Decision, str, tuple[Judgement, ...]]:
+    ) -> tuple[Decided, tuple[Judgement, ...]]:
         evidence = attempt.folder / "evidence"
         known = load_decision(attempt)
         if known is not None:
-            return (*known, tuple(read_judgements(evidence / "verdicts.json")))
+            return known, tuple(read_judgements(evidence / "verdicts.json"))
         history = tuple(row for result in results.values() for row in result.history)
         suite = GateSuite(
             registry=self.shop.registry,
@@ -176,14 +184,15 @@ class StageRunner:
             baseline=lambda name: self._baseline(attempt, name),
             measuring=self._measuring,
         )
-        report = suite.run(self.stage.section.gates, lambda judgement: self.judged("completion", judgement))
+        with self.shop.corpus.noting() as read:
+            report = suite.run(self.stage.section.gates, lambda judgement: self.judged("completion", judgement))
         section = self.stage.section
         extendable = bool(extended_steps(section))
         decision = agree(decide(section.policy, report.outcome, attempt.number, extendable=extendable))
         if is_main():
-            save_decision(attempt, decision, report.outcome)
+            save_decision(attempt, decision, report.outcome, read)
         wait_for_all()
-        return decision, report.outcome, report.judgements
+        return (decision, report.outcome, frozenset(read)), report.judgements
 
     def _measuring(self, criterion: str) -> None:
         stop_together(self.shop.interruption)

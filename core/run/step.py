@@ -61,14 +61,15 @@ class StepOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """What a step did: its log rows, tokens, seconds, what its data left out, and the transition bump where an earlier
-    phase was watched."""
+    """What a step did: its log rows, tokens, seconds, what its data left out, the transition bump where an earlier
+    phase was watched, and what it read of the corpus."""
 
     history: Sequence[Mapping[str, float]]
     tokens: int
     seconds: float
     bump: Mapping[str, Any] | None
     notes: Sequence[str] = ()
+    read: Sequence[str] = ()
 
 
 def train_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> StepResult:

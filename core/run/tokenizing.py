@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..data.corpus import Corpus
 
 
+TOKENIZER = "tokenizer"  # in the work folder of a first stage
 DONE = "DONE.json"
 
 
@@ -23,21 +24,27 @@ def write_tokenizer(section: TokenizerSection, corpus: Corpus, folder: Path) -> 
 
     assert section.vocab_size is not None
     shutil.rmtree(folder, ignore_errors=True)  # what a kill left of an earlier attempt
-    tokenizer = make_tokenizer(section, words_of(corpus, section.documents), section.vocab_size)
+    with corpus.noting() as read:
+        tokenizer = make_tokenizer(section, words_of(corpus, section.documents), section.vocab_size)
     tokenizer.save_pretrained(folder)
-    seal(folder / DONE, {"tokens": len(tokenizer)}, [path for path in folder.iterdir() if path.is_file()])
+    seal(
+        folder / DONE,
+        {"read": sorted(read), "tokens": len(tokenizer)},
+        [path for path in folder.iterdir() if path.is_file()],
+    )
 
 
-def check_tokenizer(folder: Path) -> bool:
-    """Say whether ``write_tokenizer`` has written its tokenizer here; ``StoreError`` if that is damaged."""
+def made_tokenizer(folder: Path) -> frozenset[str] | None:
+    """Return what the tokenizer that ``write_tokenizer`` wrote here learnt from; None where it has not, and
+    ``StoreError`` where that is damaged."""
     if not (folder / DONE).exists():
-        return False
-    unseal(
+        return None
+    facts = unseal(
         folder / DONE,
         f"the tokenizer of the unfinished stage {folder.parent.name}",
         f"move {folder} away and run again to make it anew",
     )
-    return True
+    return frozenset(facts["read"])
 
 
 def words_of(corpus: Corpus, documents: int) -> Iterator[str]:
