@@ -39,8 +39,8 @@ def commit(
 ) -> Stage:
     """Write a phase into the store, whole or not at all, and drop its work folder; ``saved`` is called before.
 
-    ``data`` gives the corpus's account of what was read, dropped and held out; ``parent`` gives the model that the phase
-    started from, with which the new one is compared; ``memory`` was begun with the phase.
+    ``data`` gives the corpus's account of what was read, dropped and held out; ``parent`` gives the model that the
+    phase started from, with which the new one is compared; ``memory`` was begun with the phase.
     """
     if is_main():
         from ..model.changes import weight_changes

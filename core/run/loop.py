@@ -128,6 +128,7 @@ def run_phase(
         def saved(checkpoint: Any) -> None:
             hook.phasegate_on_save(ctx=SaveContext(phase=stage.name, folder=checkpoint, is_main=is_main()))
 
+        stop_together(bench.interruption)
         show("committing", stage)
         read |= trained[-1].read | (made_tokenizer(work.folder / TOKENIZER) or set())
         committed = commit(
