@@ -183,8 +183,8 @@ class Kills:
     def chain(self, folder: Path, count: int) -> list[str]:
         """Kill a run ``count`` times on its way and let it end; what then differs from the unbroken run.
 
-        A kill aims at a moment of the unbroken run: at what that did last before it, and as long after it. Lives that
-        end before their kill do not count.
+        A kill aims at a moment of the unbroken run: at what that did last before it, and as long after it. A kill
+        that comes after the end does not count.
         """
         generator = random.Random(self.seed + len(self.done))
         start, end = self.whole.timeline[0][1], self.whole.timeline[-1][1]
@@ -200,6 +200,7 @@ class Kills:
                 self.done.append(life.told[-1][0])
             else:
                 assert code == 0, life.said()[-3000:]
+                break
         forge.finish()
         return differences(self.whole.forge.folder, forge.folder)
 

@@ -19,9 +19,8 @@ PATIENCE = 400.0
 def start(folder: Path) -> subprocess.Popen[bytes]:
     folder.mkdir(exist_ok=True)
     (folder / "short.yaml").write_text(SHORT, encoding="utf-8")
-    binaries = Path(sys.executable).parent
-    command = [str(binaries / "torchrun"), "--standalone", "--nproc_per_node", "2", "--no-python"]
-    command += [str(binaries / "platform"), "train", "short.yaml"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python"]
+    command += [str(Path(sys.executable).with_name("platform")), "train", "short.yaml"]
     with (folder / "log.txt").open("ab") as log:
         return subprocess.Popen(
             command,
