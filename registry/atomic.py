@@ -96,16 +96,23 @@ def sync_folder(path: Path) -> None:
     sync_file(path)
 
 
-def _cause(error: Exception, folder: Path) -> str | None:
+def shortage(error: Exception, folder: Path) -> str | None:
+    """Says in words that a write below ``folder`` failed for want of room or of permission; None for another error."""
     if (isinstance(error, OSError) and error.errno in _FULL) or "No space left on device" in str(error):
         return _full()
-    if isinstance(error, OSError):
-        if error.errno in _CLOSED:
-            return f"it is read-only for this user ({error.strerror}); choose another folder or change its permissions"
-        name = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror or error}{name}; mend this and run the same command again"
+    if isinstance(error, OSError) and error.errno in _CLOSED:
+        return f"it is read-only for this user ({error.strerror}); choose another folder or change its permissions"
     if isinstance(error, RuntimeError) and folder.exists() and shutil.disk_usage(folder).free < _NO_ROOM:
         return _full()
+    return None
+
+
+def _cause(error: Exception, folder: Path) -> str | None:
+    if (cause := shortage(error, folder)) is not None:
+        return cause
+    if isinstance(error, OSError):
+        name = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror or error}{name}; mend this and run the same command again"
     return None
 
 

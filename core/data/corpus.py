@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -46,8 +47,9 @@ class Corpus:
                 named.update(source.domains())
         paper = [domain for domain in PAPER_MIXTURE if domain in named]
         self.domains: tuple[str, ...] = (*paper, *sorted(named - set(paper)))
-        self._views: dict[tuple[str, Split], Dataset] = {}
-        self._made: dict[Any, Any] = {}
+        self._views: dict[tuple[str, Split], tuple[Dataset, set[str]]] = {}
+        self._made: dict[Any, tuple[Any, set[str]]] = {}
+        self._notes: list[set[str]] = []
         self._report: dict[str, Any] = {}
 
     @classmethod
@@ -86,8 +88,12 @@ class Corpus:
     def view(self, view: str, split: Split) -> Dataset:
         """The rows of a view over all sources that have it; ``DataError`` if none has it or nothing is left."""
         if (view, split) not in self._views:
-            self._views[view, split] = self._load(view, split)
-        return self._views[view, split]
+            with self.noting() as read:
+                rows = self._load(view, split)
+            self._views[view, split] = (rows, {f"{view}/{split}", *read})
+        rows, read = self._views[view, split]
+        self._note(read)
+        return rows
 
     def rows(self, view: str, split: Split, kinds: Sequence[str] = ()) -> Dataset:
         """The rows of a view that are of one of ``kinds`` (all kinds if none is named); ``DataError`` for a kind that
@@ -102,10 +108,32 @@ class Corpus:
                 raise DataError(f"The view {view!r} has no {split} rows of the kind {kind!r}; it has {known}.")
         return rows.select(np.flatnonzero(np.isin(column, list(kinds))).tolist())
 
-    def report(self) -> Mapping[str, Any]:
-        """What was read and what was dropped so far, JSON-able, by ``view/split``."""
-        sources = {name: dict(source.report()) for name, source in self._sources.items() if hasattr(source, "report")}
-        return {**self._report, "sources": sources}
+    @contextmanager
+    def noting(self) -> Iterator[set[str]]:
+        """Note what the body reads, as ``view/split``, whether it was read before or not: what a stage says of its data
+        must not depend on what else the process did."""
+        read: set[str] = set()
+        self._notes.append(read)
+        try:
+            yield read
+        finally:
+            self._notes.pop()
+
+    def _note(self, read: set[str]) -> None:
+        for note in self._notes:
+            note |= read
+
+    def report(self, read: Iterable[str] | None = None) -> Mapping[str, Any]:
+        """What was dropped of what is named as ``view/split`` (all that was read so far if nothing is), JSON-able."""
+        if read is not None:
+            for name in (names := sorted(read)):
+                view, _, split = name.rpartition("/")
+                self.view(view, split)  # type: ignore[arg-type]
+            return {**{name: self._report[name] for name in names}, "sources": self._sources_report()}
+        return {**self._report, "sources": self._sources_report()}
+
+    def _sources_report(self) -> dict[str, Any]:
+        return {name: dict(source.report()) for name, source in self._sources.items() if hasattr(source, "report")}
 
     def tokenizer_texts(self, documents: int) -> Iterator[str]:
         """At most ``documents`` training texts to learn a tokenizer from: equally many of every domain as far as
@@ -127,8 +155,12 @@ class Corpus:
     def once(self, key: Any, make: Callable[[], T]) -> T:
         """Make something that depends only on this corpus and ``key``, once."""
         if key not in self._made:
-            self._made[key] = make()
-        made: T = self._made[key]
+            with self.noting() as read:
+                value = make()
+            self._made[key] = (value, read)
+        made: T
+        made, read = self._made[key]
+        self._note(read)
         return made
 
     def _load(self, view: str, split: Split) -> Dataset:

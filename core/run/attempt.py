@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from ...registry.atomic import write_json
+from ...registry.sealed import seal, unseal
 from ..config.conversions import CONVERSIONS
 from ..config.schema import PhaseSection, StepSection
 from .policy import Action, Decision
 from .step import StepResult
 
 Kind = Action | str
+
+#: What was decided after an attempt, the outcome of its gates, and what they read of the corpus.
+Decided: TypeAlias = tuple[Decision, str, frozenset[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,31 +85,46 @@ def next_attempt(section: PhaseSection, last: Attempt, action: Action, work: Pat
 
 def save_step(folder: Path, result: StepResult) -> None:
     """Write the record of a finished step; it comes last, so its presence means the step's model is whole."""
-    write_json(folder / "DONE.json", asdict(result))
+    seal(folder / "DONE.json", asdict(result), _files(folder / "model"))
 
 
 def load_step(folder: Path) -> StepResult | None:
-    """Return the record of a finished step, or None when it has not finished."""
+    """Return the record of a finished step, or None when it has not finished; ``StoreError`` where its model is not
+    what the step left."""
     path = folder / "DONE.json"
     if not path.exists():
         return None
-    return StepResult(**json.loads(path.read_text(encoding="utf-8")))
-
-
-def save_decision(attempt: Attempt, decision: Decision, outcome: str) -> None:
-    """Write what was decided after an attempt."""
-    write_json(
-        attempt.folder / "decision.json", {"action": decision.action, "reason": decision.reason, "outcome": outcome}
+    return StepResult(
+        **unseal(
+            path,
+            f"the finished step '{folder.name}' of the unfinished stage {folder.parents[1].name}",
+            f"move {folder} away and run again to train the step anew",
+        )
     )
 
 
-def load_decision(attempt: Attempt) -> tuple[Decision, str] | None:
-    """Return what was decided after an attempt, and the outcome of its gates; None when it is still open."""
+def save_decision(attempt: Attempt, decision: Decision, outcome: str, read: Iterable[str]) -> None:
+    """Write what was decided after an attempt; it comes last, so its presence means the evidence is whole."""
+    facts = {"action": decision.action, "reason": decision.reason, "outcome": outcome, "read": sorted(read)}
+    seal(attempt.folder / "decision.json", facts, _files(attempt.folder / "evidence"))
+
+
+def load_decision(attempt: Attempt) -> Decided | None:
+    """Return what was decided after an attempt; None when it is still open and ``StoreError`` where the evidence is not
+    what was measured."""
     path = attempt.folder / "decision.json"
     if not path.exists():
         return None
-    row = json.loads(path.read_text(encoding="utf-8"))
-    return Decision(action=row["action"], reason=row["reason"]), row["outcome"]
+    row = unseal(
+        path,
+        f"the evidence of attempt {attempt.number} at the unfinished stage {attempt.folder.parent.name}",
+        f"move {path} away and run again to measure anew",
+    )
+    return Decision(action=row["action"], reason=row["reason"]), row["outcome"], frozenset(row["read"])
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def history_rows(phase: str, attempts: Sequence[tuple[Attempt, Mapping[str, StepResult]]]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from .processes import is_main, wait_for_all
 from .seeds import derive
 from .step import Workshop
 from .store import Store, Work
+from .tokenizing import TOKENIZER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -116,10 +117,15 @@ class Bench:
             align_generation(model, tokenizer)
             return model
 
+        read: set[str] = set()
+
         def named(name: str) -> Path:
             phase, _, step = name.partition("/")
             for outcome in before:
                 if outcome.name == phase:
+                    if phase not in read:
+                        self.store.verify(outcome.stage)
+                        read.add(phase)
                     if not step or step == outcome.facts["last_step"]:
                         return outcome.stage.checkpoint
                     return outcome.stage.folder / "steps" / step
@@ -136,13 +142,14 @@ class Bench:
     def tokenizer(self, plan: Plan, before: Sequence[StageOutcome], work: Work) -> PreTrainedTokenizerFast:
         """Return the tokenizer of the run: the parent's, or the one in the work folder, or a newly trained one."""
         from ..model.tokenizer import load_tokenizer
-        from .tokenizing import write_tokenizer
+        from .tokenizing import made_tokenizer, write_tokenizer
 
         section = plan.experiment.tokenizer
         if before:
+            self.store.verify(before[-1].stage)
             return load_tokenizer(before[-1].stage.checkpoint, section.chat_template)
-        folder = work.folder / "tokenizer"
-        if is_main() and not (folder / "DONE.json").exists():
+        folder = work.folder / TOKENIZER
+        if made_tokenizer(folder) is None and is_main():
             write_tokenizer(section, plan.corpus, folder)
         wait_for_all()
         return load_tokenizer(folder, section.chat_template)

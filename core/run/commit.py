@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ...evals.criteria import Judgement
 from ...evals.records import read_judgements
 from ...registry.atomic import write_json, write_text
+from .attempt import load_decision, load_step
 from .plan import StagePlan
 from .processes import is_main, wait_for_all
 from .store import Stage, Work
@@ -31,21 +32,25 @@ def commit(
     work: Work,
     trained: Trained,
     provenance: Mapping[str, Any],
-    data: Mapping[str, Any],
+    data: Callable[[], Mapping[str, Any]],
     saved: Callable[[Path], None],
     parent: Callable[[], PreTrainedModel],
     memory: PeakMemory,
 ) -> Stage:
     """Write a phase into the store, whole or not at all, and drop its work folder; ``saved`` is called before.
 
-    ``data`` is the corpus's account of what it read, dropped and held out; ``parent`` gives the model that the phase
-    started from, with which the new one is compared; ``memory`` was begun with the phase.
+    ``data`` gives the corpus's account of what was read, dropped and held out; ``parent`` gives the model that the
+    phase started from, with which the new one is compared; ``memory`` was begun with the phase.
     """
     if is_main():
         from ..model.changes import weight_changes
 
         last = trained.last
         names = list(stage.section.steps)
+        # What is copied is held against its digests: a stage vouches for what was trained and measured.
+        load_decision(last)
+        for name in names:
+            load_step(last.last_folder(name))
         with bench.store.draft(work) as draft:
             shutil.copytree(last.last_folder(names[-1]) / "model", draft.checkpoint, dirs_exist_ok=True)
             for name in names[:-1]:
@@ -57,7 +62,7 @@ def commit(
             lines = (json.dumps(row, sort_keys=True) + "\n" for row in trained.history)
             write_text(draft.metrics, "".join(lines))
             saved(draft.folder)
-            facts = {**facts_of(stage, trained, memory), "data": dict(data)}
+            facts = {**facts_of(stage, trained, memory), "data": dict(data())}
             bench.store.commit(draft, {"facts": facts, "provenance": dict(provenance)})
     wait_for_all()
     found = bench.store.find(stage.recipe)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...registry.atomic import write_bytes
 from ...registry.errors import DataError
+from ...registry.sealed import seal, unseal
 from .processes import is_main, wait_for_all
 from .seeds import derive
 from .step import StepOrder, Workshop
@@ -42,8 +43,8 @@ class Sampling:
         from ..training.own_samples import own_samples, read_samples, to_bytes
 
         prompts, notes = self._prompts()
-        path = self.order.folder / "samples.safetensors"
-        if not path.exists():
+        path, record = self.order.folder / "samples.safetensors", self.order.folder / "samples.json"
+        if not record.exists():
             if is_main():
                 tokenizer = self.shop.tokenizer
                 samples = own_samples(
@@ -57,7 +58,10 @@ class Sampling:
                 )
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_bytes(path, to_bytes(samples))
+                seal(record, {"samples": len(samples)}, [path])
             wait_for_all()
+        remedy = f"move {path} and {record.name} away and run again to draw them anew"
+        unseal(record, f"what the model said for {self.label}", remedy)
         return read_samples(path), notes
 
     def dialogues(self) -> list[Learnt]:

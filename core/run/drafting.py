@@ -11,7 +11,7 @@ from ...registry.options import parse
 from ..config.objectives import DraftOptions
 from .draft_samples import SHORTEST, Sampling, learnt, rows_of
 from .seeds import derive, seed_everything
-from .step import StepOrder, StepResult, Workshop, step_hook
+from .step import StepOrder, StepResult, Workshop, run_trainer, step_hook
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,10 +31,9 @@ def train_draft(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Ste
     from ...evals.undisturbed import undisturbed
     from ..model.companions import attach
     from ..model.draft import Draft, vocabulary_of
-    from ..training.checkpoint import StopCallback, latest_complete
+    from ..training.checkpoint import StopCallback
     from ..training.hooks import attach_all
     from ..training.job import StepJob, build_trainer
-    from ..training.release import release
 
     section, label = order.section, f"phases.{order.phase}.steps.{order.name}"
     options = _options(section, label)
@@ -49,6 +48,7 @@ def train_draft(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Ste
         pairs = [*learnt(samples), *sampling.dialogues()]
         rows = rows_of(pairs, section, section.sequence_length or shop.length, (order.identity, order.name))
         seed_everything(seed)
+        stop = StopCallback(shop.interruption.event)
         tokens = section.steps * section.rows * (section.sequence_length or shop.length)
         job = StepJob(
             objective=section.objective,
@@ -67,20 +67,14 @@ def train_draft(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Ste
             save_steps=max(1, round(section.steps * shop.experiment.run.save_every)),
             callbacks=(
                 *shop.callbacks(order.name, tokens / section.steps),
-                StopCallback(shop.interruption.event),
+                stop,
                 *step_hook(shop, order),
             ),
             precision=shop.experiment.precision,
         )
         trainer = build_trainer(job)
         attach_all(job.callbacks, trainer)
-        resume = latest_complete(order.folder)
-        try:
-            trainer.train(resume_from_checkpoint=str(resume) if resume is not None else None)
-            history = tuple(trainer.state.log_history)
-        finally:
-            release(trainer)
-    shop.interruption.check()
+        history = run_trainer(shop, order, trainer, stop)
     draft = Draft(
         network=network.eval(),
         trunk="",

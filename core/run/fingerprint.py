@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path, PurePath
 from typing import Any
 
+from ...registry.sealed import file_sha256
+
 VERSION = "v1"
 LIBRARIES = ("datasets", "numpy", "phasegate", "tokenizers", "torch", "transformers", "trl")
 
@@ -162,12 +164,6 @@ def content_digest(path: Path) -> str:
         files = sorted(p for p in path.rglob("*") if p.is_file())
         return digest({p.relative_to(path).as_posix(): file_sha256(p) for p in files})
     return digest(file_sha256(path))
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def differences(old: Recipe | Mapping[str, Any], new: Recipe | Mapping[str, Any]) -> list[str]:

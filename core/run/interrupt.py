@@ -20,9 +20,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interruption:
-    """Whether a stop was asked for, and by which signal."""
+    """Whether a stop was asked for, and by which signal; ``at_once`` while there is nothing to keep."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, at_once: bool = False) -> None:
+        self.at_once = at_once
         self.signal: int | None = None
         self.event = threading.Event()
 
@@ -42,19 +43,20 @@ class Interruption:
 
 
 @contextmanager
-def interruptible(notify: Callable[[int], None] | None = None) -> Iterator[Interruption]:
-    """Within the body, the first SIGINT or SIGTERM sets the flag, the second raises Interrupted at once.
+def interruptible(notify: Callable[[int], None] | None = None, *, at_once: bool = False) -> Iterator[Interruption]:
+    """Within the body, the first SIGINT or SIGTERM sets the flag, the second raises Interrupted at once, as does the
+    first while ``at_once``, which the body may take back.
 
     ``notify`` is called with the first signal's number. The former handlers are back afterwards. Python hands
     signals to the main thread only: in another thread the flag is never set.
     """
-    state = Interruption()
+    state = Interruption(at_once=at_once)
     if threading.current_thread() is not threading.main_thread():
         yield state
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if state.requested:
+        if state.requested or state.at_once:
             raise Interrupted(128 + number)
         state.signal = number
         state.event.set()

@@ -14,10 +14,11 @@ from .bench import Bench
 from .commit import commit, verdicts_of
 from .plan import Plan, StagePlan
 from .preflight import preflight
-from .processes import is_main
+from .processes import is_main, stop_together
 from .records import RunFolder
 from .stage import StageRunner, Trained
 from .store import Stage
+from .tokenizing import TOKENIZER, made_tokenizer
 
 Gates = Literal["enforce", "warn"]
 Show = Callable[[str, Any], None]
@@ -51,6 +52,7 @@ def run(plan: Plan, bench: Bench, folder: RunFolder | None, gates: Gates, show: 
         hook.phasegate_on_start(ctx=context)
         preflight(plan)
         for stage in plan.stages:
+            stop_together(bench.interruption)
             show("phase", stage)
             outcome = run_phase(plan, bench, stage, outcomes, context, gates, show)
             outcomes.append(outcome)
@@ -92,7 +94,8 @@ def run_phase(
         shop = bench.shop(plan, before, work)
         parents = bench.parents(plan, before, shop.tokenizer)
         runner = StageRunner(shop, stage, work, parents, judged, show)
-        entry = runner.enter()
+        with plan.corpus.noting() as read:
+            entry = runner.enter()
         if entry is not None and entry.outcome == "fail" and gates == "enforce":
             raise GateStop(
                 f"phase '{stage.name}' was not entered: an entry criterion failed on the model it would start from; "
@@ -125,9 +128,19 @@ def run_phase(
         def saved(checkpoint: Any) -> None:
             hook.phasegate_on_save(ctx=SaveContext(phase=stage.name, folder=checkpoint, is_main=is_main()))
 
+        stop_together(bench.interruption)
         show("committing", stage)
+        read |= trained[-1].read | (made_tokenizer(work.folder / TOKENIZER) or set())
         committed = commit(
-            bench, stage, work, trained[-1], plan.provenance, plan.corpus.report(), saved, parents.parent, memory
+            bench,
+            stage,
+            work,
+            trained[-1],
+            plan.provenance,
+            lambda: plan.corpus.report(read),
+            saved,
+            parents.parent,
+            memory,
         )
     return outcome_of(stage.name, committed, reused=False)
 

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TypeVar
+import signal
+from typing import TYPE_CHECKING, TypeVar
+
+from .interrupt import Interrupted, Interruption
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 
@@ -37,6 +43,16 @@ def agree(value: T) -> T:
     return box[0]
 
 
+def stop_together(interruption: Interruption) -> None:
+    """Raise ``Interrupted`` if any process was asked to stop; every process must come here, and then all stop."""
+    if world_size() > 1:
+        from ..training.window import any_process
+
+        if any_process(interruption.requested, _device()) and not interruption.requested:
+            raise Interrupted(128 + signal.SIGTERM)
+    interruption.check()
+
+
 def start_processes(threads: int | None) -> None:
     """Join the other processes of the launcher, if any, and set the number of threads of each."""
     if threads is not None:
@@ -47,6 +63,13 @@ def start_processes(threads: int | None) -> None:
         from accelerate import PartialState
 
         PartialState(cpu=not _has_accelerator())
+
+
+def _device() -> torch.device:
+    from accelerate import PartialState
+
+    device: torch.device = PartialState().device
+    return device
 
 
 def _has_accelerator() -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from ...registry.contexts import PhaseResult
 from .attempt import (
     Attempt,
     Beginning,
+    Decided,
     extended_steps,
     first_attempt,
     history_rows,
@@ -27,7 +30,7 @@ from .gates import Baseline, GateReport, GateSuite, context_of
 from .objectives import carry_out
 from .plan import StagePlan
 from .policy import Decision, decide
-from .processes import agree, is_main, wait_for_all
+from .processes import agree, is_main, stop_together, wait_for_all
 from .step import StepOrder, StepResult, Workshop
 from .store import Work
 
@@ -39,7 +42,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What training a phase left in its work folder: the model, every attempt, the verdicts and the decision."""
+    """What training a phase left in its work folder: the model, every attempt, the verdicts and the decision, and what
+    was read of the corpus."""
 
     model: PreTrainedModel
     result: PhaseResult
@@ -47,6 +51,7 @@ class Trained:
     decision: Decision
     outcome: str
     history: list[dict[str, Any]]
+    read: frozenset[str]
 
     @property
     def last(self) -> Attempt:
@@ -73,13 +78,13 @@ class StageRunner:
         section = self.stage.section
         if not section.entry:
             return None
-        context = self._context(self.parents.parent(), self.work.folder / "entry", ())
+        context = self._context(self.parents.parent(), self._own(self.work.folder / "entry"), ())
         suite = GateSuite(
             registry=self.shop.registry,
             context=context,
             baseline=lambda name: self._baseline(None, name),
             known=self.parents.parent_evidence,
-            measuring=lambda criterion: self.tell("measuring", criterion),
+            measuring=self._measuring,
         )
         return suite.run(section.entry, lambda judgement: self.judged("entry", judgement))
 
@@ -89,10 +94,12 @@ class StageRunner:
         attempt = first_attempt(section, self.work.folder)
         done: list[tuple[Attempt, Mapping[str, StepResult]]] = []
         model = self.parents.parent()
+        read: set[str] = set()
         while True:
             model, results = self._train_attempt(attempt, model)
             done.append((attempt, results))
-            decision, outcome, judgements = self._measure(attempt, model, results)
+            (decision, outcome, measured), judgements = self._measure(attempt, model, results)
+            read |= {*measured, *(name for result in results.values() for name in result.read)}
             if decision.action in {"advance", "stop"}:
                 break
             if decision.action == "rollback":
@@ -111,6 +118,7 @@ class StageRunner:
             decision=decision,
             outcome=outcome,
             history=history_rows(self.stage.name, done),
+            read=frozenset(read),
         )
 
     def _train_attempt(
@@ -124,6 +132,7 @@ class StageRunner:
             earlier = earlier if section.fresh is None else ()  # a new model has learnt nothing yet
             folder = attempt.step_folder(name)
             finished = load_step(folder)
+            stop_together(self.shop.interruption)
             self.tell("step", Beginning(attempt=attempt, step=name, finished=finished is not None))
             if finished is None:
                 order = StepOrder(
@@ -136,8 +145,11 @@ class StageRunner:
                     bump=self.stage.section.bump,
                     teacher=self._teacher,
                 )
-                model, finished = carry_out(self.shop, order, model)
+                with self.shop.corpus.noting() as read:
+                    model, finished = carry_out(self.shop, order, model)
+                finished = replace(finished, read=sorted(read))
                 if is_main():
+                    shutil.rmtree(folder / "model", ignore_errors=True)
                     save_model(model, self.shop.tokenizer, folder / "model")
                     save_step(folder, finished)
                 wait_for_all()
@@ -159,27 +171,37 @@ class StageRunner:
 
     def _measure(
         self, attempt: Attempt, model: PreTrainedModel, results: Mapping[str, StepResult]
-    ) -> tuple[Decision, str, tuple[Judgement, ...]]:
+    ) -> tuple[Decided, tuple[Judgement, ...]]:
         evidence = attempt.folder / "evidence"
         known = load_decision(attempt)
         if known is not None:
-            return (*known, tuple(read_judgements(evidence / "verdicts.json")))
-        self.shop.interruption.check()
+            return known, tuple(read_judgements(evidence / "verdicts.json"))
         history = tuple(row for result in results.values() for row in result.history)
         suite = GateSuite(
             registry=self.shop.registry,
-            context=self._context(model, evidence if is_main() else self.work.folder / "other", history),
+            context=self._context(model, self._own(evidence), history),
             baseline=lambda name: self._baseline(attempt, name),
-            measuring=lambda criterion: self.tell("measuring", criterion),
+            measuring=self._measuring,
         )
-        report = suite.run(self.stage.section.gates, lambda judgement: self.judged("completion", judgement))
+        with self.shop.corpus.noting() as read:
+            report = suite.run(self.stage.section.gates, lambda judgement: self.judged("completion", judgement))
         section = self.stage.section
         extendable = bool(extended_steps(section))
         decision = agree(decide(section.policy, report.outcome, attempt.number, extendable=extendable))
         if is_main():
-            save_decision(attempt, decision, report.outcome)
+            save_decision(attempt, decision, report.outcome, read)
         wait_for_all()
-        return decision, report.outcome, report.judgements
+        return (decision, report.outcome, frozenset(read)), report.judgements
+
+    def _measuring(self, criterion: str) -> None:
+        stop_together(self.shop.interruption)
+        self.tell("measuring", criterion)
+
+    def _own(self, folder: Path) -> Path:
+        """Return an empty folder for what this process measures: the given one for the main process."""
+        own = folder if is_main() else folder.with_name(f"{folder.name}-{os.environ['RANK']}")
+        shutil.rmtree(own, ignore_errors=True)  # what a kill left may be of files that are not written again
+        return own
 
     def _context(
         self, model: PreTrainedModel, folder: Path, history: tuple[Mapping[str, float], ...]

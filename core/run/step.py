@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from ...registry.errors import ConfigError
 from ...registry.options import parse
 from ..config.conversions import CAUSAL, DistillOptions
 from ..config.schema import BumpSection, Experiment, StepSection
-from .interrupt import Interruption
+from .interrupt import Interrupted, Interruption
+from .processes import is_main, stop_together, wait_for_all, world_size
 from .seeds import derive, seed_everything
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from ...registry.registry import Registry
     from ..data.corpus import Corpus
     from ..data.step_data import StepData
+    from ..training.checkpoint import StopCallback
     from ..training.terms import WeightedLoss
 
 
@@ -59,14 +62,15 @@ class StepOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """What a step did: its log rows, tokens, seconds, what its data left out, and the transition bump where an earlier
-    phase was watched."""
+    """What a step did: its log rows, tokens, seconds, what its data left out, the transition bump where an earlier
+    phase was watched, and what it read of the corpus."""
 
     history: Sequence[Mapping[str, float]]
     tokens: int
     seconds: float
     bump: Mapping[str, Any] | None
     notes: Sequence[str] = ()
+    read: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +79,7 @@ class OpenStep:
 
     trainer: Any
     data: StepData
+    stop: StopCallback
     watch: Sequence[Any]
     quantizing: Sequence[Any]
 
@@ -105,9 +110,10 @@ def open_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> OpenS
     reference = frozen_copy(model) if section.objective == "dpo" else teacher_of(order)
     seed_everything(seed)
     watch, quantizing = bump_callback(shop, order, length), quantizer_callback(shop, order, model, length)
+    stop = StopCallback(shop.interruption.event)
     callbacks = [
         *shop.callbacks(order.name, data.tokens / section.steps),
-        StopCallback(shop.interruption.event),
+        stop,
         *watch,
         *quantizing,
         *step_hook(shop, order),
@@ -133,7 +139,7 @@ def open_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> OpenS
     )
     trainer = build_trainer(job)
     attach_all(callbacks, trainer)
-    return OpenStep(trainer=trainer, data=data, watch=watch, quantizing=quantizing)
+    return OpenStep(trainer=trainer, data=data, stop=stop, watch=watch, quantizing=quantizing)
 
 
 def train_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> StepResult:
@@ -141,18 +147,9 @@ def train_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Step
 
     Raises ``Interrupted`` after a signal, with a complete checkpoint on disk.
     """
-    from ..training.checkpoint import latest_complete
-    from ..training.release import release
-
     opened = open_step(shop, order, model)
     started = time.perf_counter()
-    resume = latest_complete(order.folder)
-    try:
-        opened.trainer.train(resume_from_checkpoint=str(resume) if resume is not None else None)
-        history = tuple(opened.trainer.state.log_history)
-    finally:
-        release(opened.trainer)
-    shop.interruption.check()
+    history = run_trainer(shop, order, opened.trainer, opened.stop)
     seconds = time.perf_counter() - started
     bump = opened.watch[0].result() if opened.watch else None
     reports = [row for callback in opened.quantizing for row in callback.reports]
@@ -163,6 +160,32 @@ def train_step(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> Step
         bump=bump.as_dict() if bump is not None else None,
         notes=(*opened.data.notes, *(event_note(row) for row in reports)),
     )
+
+
+def run_trainer(shop: Workshop, order: StepOrder, trainer: Any, stop: StopCallback) -> tuple[Any, ...]:
+    """Train from the last complete checkpoint in ``order.folder``, if there is one, and return the log; the trainer is
+    released.
+
+    Raises ``Interrupted`` after a signal to this process or another, with a complete checkpoint on disk once training
+    began.
+    """
+    from ..training.checkpoint import latest_complete, remove_incomplete
+    from ..training.release import release
+
+    try:
+        stop_together(shop.interruption)
+        if is_main():
+            remove_incomplete(order.folder)
+        wait_for_all()
+        resume = latest_complete(order.folder)
+        trainer.train(resume_from_checkpoint=str(resume) if resume is not None else None)
+        history = tuple(trainer.state.log_history)
+    finally:
+        release(trainer)
+    if stop.stopped and not shop.interruption.requested:
+        raise Interrupted(128 + signal.SIGTERM)  # another process was asked, and all have stopped
+    shop.interruption.check()
+    return history
 
 
 def bump_callback(shop: Workshop, order: StepOrder, length: int) -> list[Any]:
@@ -241,7 +264,6 @@ def build_losses(shop: Workshop, order: StepOrder, model: PreTrainedModel) -> tu
         return ()
     from ..model.parameters import routers_of
     from ..training.terms import LossSetup, WeightedLoss
-    from .processes import world_size
 
     routers = routers_of(model)
     if not routers:

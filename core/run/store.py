@@ -19,7 +19,7 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,8 +27,9 @@ from typing import Any
 
 from ...registry.atomic import read_json, reporting, sync_file, sync_folder, write_json, write_text
 from ...registry.errors import StoreError
+from ...registry.sealed import damage, file_sha256, fingerprint_of
 from . import lock
-from .fingerprint import Recipe, canonical, differences, file_sha256, recipe_of
+from .fingerprint import Recipe, canonical, differences, recipe_of
 
 FORMAT = 1
 COMPLETE = "COMPLETE"
@@ -156,6 +157,9 @@ class Store:
         with reporting(f"stage {recipe.name}", self.root):
             folder.parent.mkdir(parents=True, exist_ok=True)
             self._empty_trash()
+            for done in folder.parent.glob("[!.]*"):
+                if (self.root / done.name / COMPLETE).is_file():  # killed between the mark and the removal
+                    _discard(done)
             for left in folder.parent.glob(f"{_NEW}{recipe.name}-*"):
                 shutil.rmtree(left)
             # Renamed into place with its recipe inside, so that no kill leaves a folder that seems foreign.
@@ -216,10 +220,10 @@ class Store:
         """Reads every file of the stage; StoreError names the first that is missing, cut short or changed."""
         for name, facts in stage.manifest["files"].items():
             path = stage.folder / name
-            damage = _damage(path, facts)
-            if damage is not None:
+            found = damage(path, facts)
+            if found is not None:
                 raise StoreError(
-                    f"stage {stage.name} is damaged: {path} {damage}; "
+                    f"stage {stage.name} is damaged: {path} {found}; "
                     f"move {stage.folder} away and run again to train it anew"
                 )
 
@@ -252,7 +256,7 @@ class Store:
                 folders.append(path)
                 continue
             sync_file(path)
-            files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+            files[path.relative_to(folder).as_posix()] = fingerprint_of(path)
         own = {
             "format": FORMAT,
             "stage": recipe.name,
@@ -284,7 +288,8 @@ class Store:
 def _discard(folder: Path) -> None:
     # Renamed first: a kill in the middle of the removal must not leave a folder that seems foreign.
     trash = folder.with_name(f"{_TRASH}{folder.name}-{secrets.token_hex(4)}")
-    folder.rename(trash)
+    with suppress(FileNotFoundError):  # another process was first
+        folder.rename(trash)
     shutil.rmtree(trash, ignore_errors=True)
 
 
@@ -314,16 +319,6 @@ def _same(recipe: Recipe, found: Mapping[str, Any], folder: Path) -> None:
             f"{folder} was made from another recipe than this run's ({lines}); "
             "move it away or use another store, nothing was overwritten"
         )
-
-
-def _damage(path: Path, facts: Mapping[str, Any]) -> str | None:
-    if not path.is_file():
-        return "is missing"
-    with _reading(path):
-        size = path.stat().st_size
-        if size != facts["bytes"]:
-            return f"has {size} bytes instead of {facts['bytes']}"
-        return None if file_sha256(path) == facts["sha256"] else "has other content than was committed"
 
 
 @contextmanager

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from ...registry.atomic import read_json
 from ...registry.errors import ConfigError, StoreError
+from ...registry.sealed import file_sha256
 from ...registry.suggest import did_you_mean, listing
 from .comparison import find_run, stages_of
-from .fingerprint import digest, file_sha256
+from .fingerprint import digest
 from .store import COMPLETE, Stage, Store
 
 if TYPE_CHECKING:

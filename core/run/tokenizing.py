@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...registry.atomic import write_json
+from ...registry.sealed import seal, unseal
 from ..config.schema import TokenizerSection
 
 if TYPE_CHECKING:
     from ..data.corpus import Corpus
+
+
+TOKENIZER = "tokenizer"  # in the work folder of a first stage
+DONE = "DONE.json"
 
 
 def write_tokenizer(section: TokenizerSection, corpus: Corpus, folder: Path) -> None:
@@ -18,9 +23,28 @@ def write_tokenizer(section: TokenizerSection, corpus: Corpus, folder: Path) -> 
     from ..model.tokenizer import make_tokenizer
 
     assert section.vocab_size is not None
-    tokenizer = make_tokenizer(section, words_of(corpus, section.documents), section.vocab_size)
+    shutil.rmtree(folder, ignore_errors=True)  # what a kill left of an earlier attempt
+    with corpus.noting() as read:
+        tokenizer = make_tokenizer(section, words_of(corpus, section.documents), section.vocab_size)
     tokenizer.save_pretrained(folder)
-    write_json(folder / "DONE.json", {"tokens": len(tokenizer)})
+    seal(
+        folder / DONE,
+        {"read": sorted(read), "tokens": len(tokenizer)},
+        [path for path in folder.iterdir() if path.is_file()],
+    )
+
+
+def made_tokenizer(folder: Path) -> frozenset[str] | None:
+    """Return what the tokenizer that ``write_tokenizer`` wrote here learnt from; None where it has not, and
+    ``StoreError`` where that is damaged."""
+    if not (folder / DONE).exists():
+        return None
+    facts = unseal(
+        folder / DONE,
+        f"the tokenizer of the unfinished stage {folder.parent.name}",
+        f"move {folder} away and run again to make it anew",
+    )
+    return frozenset(facts["read"])
 
 
 def words_of(corpus: Corpus, documents: int) -> Iterator[str]:

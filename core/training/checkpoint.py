@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +14,16 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerCallback
 
-from ...registry.atomic import sync_file
+from ...registry.atomic import shortage
 from ...registry.errors import StoreError
-from .window import sum_over_processes
+from ...registry.sealed import seal, unseal
+from .job import world_size
+from .window import any_process
 
 if TYPE_CHECKING:
     from .job import StepJob
@@ -59,13 +63,51 @@ def latest_complete(folder: Path) -> Path | None:
     return max(found)[1] if found else None
 
 
-def check_weights(model: nn.Module, folder: Path) -> None:
-    """Raise ``StoreError`` unless the weights in a checkpoint folder are those of this model, name by name.
+def remove_incomplete(folder: Path) -> None:
+    """Remove the checkpoints of a job's folder that a kill left without their marker.
 
-    The trainer loads what it recognises and only warns about the rest.
+    The trainer counts them when it removes old ones, so that a complete one would go while they stay.
+    """
+    for path in folder.glob("checkpoint-*"):
+        if _FOLDER.fullmatch(path.name) and not (path / COMPLETE).is_file():
+            shutil.rmtree(path)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Tell a full disk or a folder that is read-only as a ``StoreError``, and a pickle of forbidden things, too."""
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise StoreError(
+            f"a checkpoint in {folder} holds objects that are never loaded ({str(error).splitlines()[0]}); it was not "
+            "written by a run, so move it away"
+        ) from error
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if (cause := shortage(error, folder)) is None:
+            raise
+        raise StoreError(f"cannot write a checkpoint in {folder}: {cause}") from error
+
+
+def check_weights(model: nn.Module, folder: Path) -> None:
+    """Raise ``StoreError`` unless a checkpoint folder is as it was written, by as many processes as there are now, and
+    its weights are those of this model, name by name.
+
+    The trainer loads what it recognises and only warns about the rest, or draws random numbers anew in silence.
     """
     if not (folder / COMPLETE).is_file():
         raise StoreError(f"the checkpoint {folder} is not complete; resume from latest_complete() or start anew")
+    facts = unseal(
+        folder / COMPLETE,
+        f"the checkpoint {folder}",
+        "move the checkpoint's folder away and run again to go on from the one before it, or from the step's start",
+    )
+    if facts["processes"] != world_size():
+        raise StoreError(
+            f"the checkpoint {folder} was written by {facts['processes']} process(es) and this run has {world_size()}, "
+            f"which would draw other numbers; run it with {facts['processes']}, or move {folder.parent} away to start "
+            "the step anew"
+        )
     saved: set[str] = set()
     for path in folder.glob("model*.safetensors"):
         with safe_open(path, framework="pt") as file:
@@ -98,7 +140,8 @@ def no_missing_key_warnings() -> Iterator[None]:
 
 
 class PluginState(TrainerCallback):
-    """Writes loss terms and resumable callbacks into every checkpoint, syncs it to disk and marks it complete.
+    """Writes loss terms and resumable callbacks into every checkpoint, syncs it to disk and marks it complete, with
+    the digests of its files.
 
     Logs whenever it saves, so that no running mean straddles a checkpoint. Old checkpoints are removed by the trainer
     before a new one is marked, which therefore never is the only one while incomplete (``save_total_limit`` >= 2).
@@ -137,13 +180,8 @@ class PluginState(TrainerCallback):
         save_file(tensors, folder / _TENSORS)
         state = {name: dict(callback.state_dict()) for name, callback in self._callbacks.items()}
         (folder / _STATE).write_text(json.dumps({"format": FORMAT, "step": step, "callbacks": state}, sort_keys=True))
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                sync_file(path)
-        marker = folder / COMPLETE
-        marker.write_text(json.dumps({"format": FORMAT, "step": step}))
-        sync_file(marker)
-        sync_file(folder)
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        seal(folder / COMPLETE, {"format": FORMAT, "processes": world_size(), "step": step}, files)
 
     def restore(self, checkpoint: str | Path) -> int:
         """Restore loss terms and callbacks from a checkpoint folder; the optimiser step it was written after.
@@ -191,9 +229,6 @@ class StopCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if not (control.should_log or control.should_save):
             return
-        wanted = self._event.is_set()
-        if args.world_size > 1:
-            wanted = bool(sum_over_processes(torch.tensor(float(wanted), device=args.device)).item())
-        if wanted and state.global_step < state.max_steps:
+        if any_process(self._event.is_set(), args.device) and state.global_step < state.max_steps:
             self.stopped = True
             control.should_save = control.should_training_stop = True

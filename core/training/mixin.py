@@ -18,7 +18,7 @@ from ...registry.errors import PhasegateError
 from ..model.router import RouterBase
 from .accounting import MicroBatch, account, following, row_domains
 from .capture import Recording, RouterCapture
-from .checkpoint import PluginState, check_weights, no_missing_key_warnings
+from .checkpoint import PluginState, check_weights, no_missing_key_warnings, writing
 from .freezing import freeze, parameter_groups
 from .pairs import Pairs, RowCounts
 from .routing import route
@@ -106,11 +106,13 @@ class PhaseTrainerMixin:
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
         """Train, or go on from a complete checkpoint folder, loss terms and callbacks included."""
+        folder = Path(self.args.output_dir)
         if resume_from_checkpoint is None:
-            return super().train(**kwargs)  # type: ignore[misc]
+            with writing(folder):
+                return super().train(**kwargs)  # type: ignore[misc]
         check_weights(self.model, Path(resume_from_checkpoint))
         self._logged_at = self._plugin_state.restore(resume_from_checkpoint)
-        with no_missing_key_warnings():
+        with no_missing_key_warnings(), writing(folder):
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)  # type: ignore[misc]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

@@ -15,6 +15,11 @@ def sum_over_processes(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
+def any_process(value: bool, device: torch.device | str = "cpu") -> bool:
+    """Say whether it holds in any process; every process must ask."""
+    return bool(sum_over_processes(torch.tensor(float(value), device=device)).item())
+
+
 class LoadWindow:
     """Exponentially decayed counts of chosen experts: ``window`` optimiser steps is the mean age it remembers.
 

@@ -55,6 +55,16 @@ def test_contaminated_held_out_text_is_dropped_and_counted(corpus_of: Make) -> N
     }
 
 
+def test_what_is_noted_is_what_was_asked_for_and_what_that_needed_read_before_or_not(corpus_of: Make) -> None:
+    corpus = corpus_of({("text", "train"): text("code", "a"), ("text", "heldout"): text("code", "b")})
+    needed = {"text/heldout", "text/train"}  # held-out text is held against training text
+    for _ in range(2):
+        with corpus.noting() as read:
+            corpus.once("length", lambda: len(corpus.view("text", "heldout")))
+        assert read == needed
+    assert corpus.report(["text/train"]) == {"text/train": {"rows": 1}, "sources": {}}
+
+
 def test_held_out_text_of_one_source_is_checked_against_all_others(corpus_of: Make) -> None:
     tables = [
         {("text", "train"): text("code", "x y"), ("text", "heldout"): text("code", "u v", "w")},

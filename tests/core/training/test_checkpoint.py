@@ -168,7 +168,7 @@ def test_the_marker_is_written_after_everything_else(
     folder = job.folder / "checkpoint-1"
     marker = (folder / "COMPLETE").stat().st_mtime_ns
     assert all(path.stat().st_mtime_ns <= marker for path in folder.rglob("*"))
-    assert json.loads((folder / "COMPLETE").read_text())["step"] == 1
+    assert json.loads((folder / "COMPLETE").read_text())["facts"]["step"] == 1
 
 
 def test_state_of_a_loss_that_is_gone_is_refused(
