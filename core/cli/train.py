@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from .options import RUNS, STORE, ExperimentName, Overrides, PluginRequests, RunsFolder, StoreFolder, plan_of
+from .printing import echo
 
 GATE_STOPPED = 3
 
@@ -62,7 +63,7 @@ def command(
                 run(plan, bench, folder, gates, watch.show)
         except GateStop as stopped:
             watch.summary(folder, where)
-            typer.echo(f"error: {stopped}", err=True)
+            echo(f"error: {stopped}", err=True)
             raise typer.Exit(GATE_STOPPED) from None
         except Interrupted as stopped:
             raise typer.Exit(stopped.exit_code) from None

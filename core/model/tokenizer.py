@@ -110,8 +110,8 @@ def load_tokenizer(path: str | os.PathLike[str], chat_template: str | None = Non
     # The library would look for the tokenizer's class by a model type that it does not know, and warn.
     options = {"config": PreTrainedConfig()} if is_guarded(path) else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(os.fspath(path), **options)
-    except (OSError, ValueError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(os.fspath(path), trust_remote_code=False, **options)
+    except (AttributeError, ImportError, LookupError, OSError, TypeError, ValueError) as error:
         raise ConfigError(
             f"No tokenizer can be read from '{os.fspath(path)}' ({_first_line(error)}); give a folder with "
             "tokenizer.json or a hub id, or leave tokenizer.path out to train one."
