@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..registry.errors import StoreError
+from ..registry.suggest import flat
 
 _ADAPTER = "adapter_config.json"
 _CODE = "auto_map"
@@ -42,6 +44,17 @@ def refuse_code(location: str | os.PathLike[str], revision: str | None = None, *
                 f"{config.get('model_type', 'unknown')} of transformers, or not at all",
                 stacklevel=3,
             )
+
+
+@contextmanager
+def strictly() -> Iterator[None]:
+    """Turn whatever the library trips over in a configuration that makes no sense into a ``ValueError`` of one line."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        yield
+    except (AttributeError, ImportError, LookupError, StrictDataclassError, TypeError) as error:
+        raise ValueError(flat(error)) from error
 
 
 def check_weights(folder: Path) -> None:

@@ -11,10 +11,9 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
-from ...evals.foreign import refuse_code
+from ...evals.foreign import refuse_code, strictly
 from ...registry.current import using
 from ...registry.errors import StoreError
-from ...registry.suggest import flat
 from . import modeling  # noqa: F401  registers phasegate_moe
 from .companions import load_companions, save_companions
 from .guarded import VARIANT, guarded_options, hide
@@ -89,14 +88,10 @@ def read_model(location: str | os.PathLike[str], **options: Any) -> PreTrainedMo
     local = bool(options.get("local_files_only"))
     try:
         refuse_code(location, options.get("revision"), local_only=local)
-        model, info = AutoModelForCausalLM.from_pretrained(
-            location, output_loading_info=True, trust_remote_code=False, use_safetensors=True, **options
-        )
-    except (AttributeError, ImportError, LookupError, TypeError) as error:  # values that a configuration cannot have
-        raise StoreError(
-            f"The model in '{os.fspath(location)}' cannot be built from its configuration ({flat(error)}); correct its "
-            "config.json, or choose another checkpoint."
-        ) from error
+        with strictly():
+            model, info = AutoModelForCausalLM.from_pretrained(
+                location, output_loading_info=True, trust_remote_code=False, use_safetensors=True, **options
+            )
     except (OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise StoreError(
             f"The model in '{os.fspath(location)}' cannot be read ({' '.join(str(error).split())}); it is damaged or "

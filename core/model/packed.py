@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-from ...evals.foreign import refuse_code
+from ...evals.foreign import refuse_code, strictly
 from ...registry.atomic import sync_file
 from ...registry.current import using
 from ...registry.errors import ConfigError, StoreError
@@ -143,8 +143,8 @@ def load_packed(folder: str | os.PathLike[str], registry: Any) -> PreTrainedMode
     path = Path(folder)
     index = _read_index(path)
     try:
-        with using(registry), seeded(0):
-            refuse_code(path, local_only=True)
+        refuse_code(path, local_only=True)
+        with using(registry), seeded(0), strictly():
             model: PreTrainedModel = AutoModelForCausalLM.from_config(
                 AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False),
                 trust_remote_code=False,
@@ -152,7 +152,7 @@ def load_packed(folder: str | os.PathLike[str], registry: Any) -> PreTrainedMode
         model.generation_config = GenerationConfig.from_pretrained(path, local_files_only=True)
         _fill_trunk(model, path / _WEIGHTS, set(index["parameters"]))
         _fill_experts(model, _read_experts(path, index["experts"]), index["parameters"])
-    except (AttributeError, ImportError, KeyError, OSError, RuntimeError, SafetensorError, ValueError) as error:
+    except (AttributeError, KeyError, OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise StoreError(
             f"The packed model in '{path}' cannot be read ({' '.join(str(error).split())}); pack it again."
         ) from error

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...core.model.builder import ModelContext, ModelFacts, Positions
-from ...evals.foreign import refuse_code
+from ...evals.foreign import refuse_code, strictly
 from ...registry.errors import ConfigError
-from ...registry.suggest import did_you_mean, flat, listing
+from ...registry.suggest import did_you_mean, listing
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -167,11 +167,12 @@ class StockBuilder:
 
         try:
             refuse_code(location, self.config.revision)
-            found = AutoConfig.from_pretrained(location, revision=self.config.revision, trust_remote_code=False)
-        except (AttributeError, ImportError, LookupError, OSError, TypeError, ValueError) as error:
+            with strictly():
+                found = AutoConfig.from_pretrained(location, revision=self.config.revision, trust_remote_code=False)
+        except (OSError, ValueError) as error:
             raise ConfigError(
                 f"model.path '{location}' has no readable model configuration "
-                f"({flat(error)}); give a folder with config.json or a hub id."
+                f"({' '.join(str(error).split()).rstrip('.')}); give a folder with config.json or a hub id."
             ) from error
         family = found.model_type
         if family not in _SPELLING or family != (self.config.family or family):
