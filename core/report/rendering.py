@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
+from html import escape
 from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 # What Markdown reads anywhere, and what it reads as a heading, a list or a rule where a line begins.
-_INSIDE = re.compile(r"[\\`*_|<>\[\]~&$]")
+# (Tags and entities become entities: not every reader knows them behind a backslash.)
+_INSIDE = re.compile(r"[\\`*_|\[\]~$]")
 _AT_THE_START = re.compile(r"^(\d*)([#=+.)-])(?=[#=+-]*(?:\s|$))")
 
 
@@ -90,7 +92,7 @@ def _finalized(value: Any) -> Any:
 
 def plain(text: str) -> str:
     """A text that Markdown shows as it is, in one line of a table: what has a meaning there is escaped."""
-    line = _INSIDE.sub(r"\\\g<0>", " ".join(printable(text).split()))
+    line = _INSIDE.sub(r"\\\g<0>", escape(" ".join(printable(text).split()), quote=False))
     return _AT_THE_START.sub(r"\1\\\2", line)
 
 
