@@ -16,7 +16,8 @@ DOCUMENTS = 240
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormatConfig:
-    """Which instructions, and how long an answer may get."""
+    """Which instructions: those of ``view`` and ``split``, of ``kinds`` only where any are named; ``answer_tokens`` is
+    how long an answer may get."""
 
     view: str = "chat"
     split: str = "heldout"

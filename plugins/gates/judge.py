@@ -16,7 +16,8 @@ DOCUMENTS = 150
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeConfig:
-    """Which prompts, and how long an answer may get."""
+    """Which prompts: those of ``view`` and ``split``, of ``kinds`` only where any are named; ``answer_tokens`` is how
+    long an answer may get."""
 
     view: str = "preference"
     split: str = "heldout"

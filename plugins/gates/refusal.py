@@ -24,8 +24,12 @@ _USUAL = 0.01
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusalConfig:
-    """Which prompts; which kinds are ``harmful`` (all others are to be answered); beginnings of answers that count as
-    ``refusals`` besides the usual ones; and how long an answer may get."""
+    """Which prompts: those of ``view`` and ``split``, of ``kinds`` only where any are named; which kinds are
+    ``harmful`` (all others are to be answered).
+
+    ``refusals`` are beginnings of answers that count as such besides the usual ones; ``answer_tokens`` is how long an
+    answer may get.
+    """
 
     view: str = "refusal"
     split: str = "heldout"

@@ -15,7 +15,9 @@ from .criteria import GINI
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertDifferentiationConfig:
     """``steps`` in optimiser steps. ``balancing`` holds the load even by a ``loss``, or without a gradient by a
-    ``bias`` that only changes which experts are selected. ``diversity`` weighs the loss that moves experts apart."""
+    ``bias`` that only changes which experts are selected. ``diversity`` weighs the loss that moves experts apart.
+    ``mixture`` weighs the domains of the batches, and of the load that is measured (the paper's shares if not given).
+    """
 
     steps: Annotated[int, Field(ge=1)] = 600
     balancing: Literal["loss", "bias"] = "loss"

@@ -13,7 +13,8 @@ from .criteria import KNOWLEDGE_KEPT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecializationConfig:
-    """``steps`` in optimiser steps; ``primary`` is the share of a batch's primary type (0.7 in the paper)."""
+    """``steps`` in optimiser steps; ``primary`` is the share of a batch's primary type (0.7 in the paper). ``mixture``
+    weighs the domains of the batches, and of the load that is measured (the paper's shares if not given)."""
 
     steps: int = 350
     primary: float = 0.7

@@ -16,7 +16,9 @@ from .criteria import GINI, KNOWLEDGE_KEPT
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TernaryDistillationConfig:
     """``steps`` in optimiser steps. ``quantizer`` names the quantizer (null: none, as a control), ``order`` what of
-    every matrix it takes first. ``teacher`` is an earlier stage, ``direction`` that of the divergence from it."""
+    every matrix it takes first. ``teacher`` is an earlier stage, ``direction`` that of the divergence from it.
+    ``mixture`` weighs the domains of the batches, and of the load that is measured (the paper's shares if not given).
+    """
 
     steps: Annotated[int, Field(ge=1)] = 600
     quantizer: str | None = "ternary"
