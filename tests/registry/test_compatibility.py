@@ -129,7 +129,7 @@ def test_the_formats_of_the_page_are_those_that_are_written() -> None:
         "study": str(storage.FORMAT),
         "checkpoint inside a step": str(checkpoint.FORMAT),
         "packed model": str(packed._FORMAT),
-        "`.trit` and `.delta` files": str(trit_file._VERSION),
+        "`.trit` and `.trd` files": str(trit_file._VERSION),
         "results of `platform eval`": str(benchmarks.FORMAT),
         "`platform report --format json`": str(rendering.FORMAT),
     }
