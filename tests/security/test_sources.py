@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,7 @@ def _own(arguments: list[ast.expr]) -> bool:
     return isinstance(first, ast.Constant)
 
 
+@cache
 def everywhere() -> set[tuple[str, str]]:
     return {
         (path.relative_to(ROOT).as_posix(), what)
