@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..registry.errors import ConfigError
+from ..registry.suggest import flat
+from .foreign import refuse_code, strictly
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -77,11 +79,20 @@ class Entailment:
     @classmethod
     def load(cls, folder: str) -> Entailment:
         """Read the classifier; ``ConfigError`` where there is none, or none of its classes is called entailment."""
+        from safetensors import SafetensorError
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         if not (Path(folder) / "config.json").is_file():
             raise ConfigError(f"'{folder}' holds no classifier to judge answers by; give the folder of an NLI model.")
-        model: Any = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
+        try:
+            refuse_code(folder, local_only=True)
+            with strictly():
+                model: Any = AutoModelForSequenceClassification.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=False, use_safetensors=True
+                ).eval()
+                tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except (OSError, RuntimeError, SafetensorError, ValueError) as error:
+            raise ConfigError(f"The classifier in '{folder}' cannot be read ({flat(error)}); copy it again.") from error
         names = {int(index): name.lower() for index, name in model.config.id2label.items()}
         found = [index for index, name in names.items() if name.startswith("entail")]
         if len(found) != 1:
@@ -89,7 +100,7 @@ class Entailment:
                 f"The classifier in '{folder}' has the classes {', '.join(names.values())}, none of which says "
                 "entailment; give an NLI model."
             )
-        return cls(model=model, tokenizer=AutoTokenizer.from_pretrained(folder, local_files_only=True), label=found[0])
+        return cls(model=model, tokenizer=tokenizer, label=found[0])
 
     def holds(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
         """Whether entailment is the likeliest class of each (premise, hypothesis)."""

@@ -121,11 +121,24 @@ def stock_members(task: StockTask) -> tuple[str, ...]:
     return tuple(sorted(file.name[len(before) : -len(after)] for file in files if not file.name.startswith("_")))
 
 
+def stock_file(task: StockTask, member: str) -> Path:
+    """The file that lm-eval has for a member of a task, or for the task where it is no group.
+
+    ``DataError`` where it has none. Names of members come from data and from experiments: none of them leads out of
+    lm-eval's own folder, since what lies elsewhere could name functions to run.
+    """
+    found = stock_folder() / task.stock.format(member)
+    plain = not task.member or (member not in {"", ".", ".."} and not {"/", "\\"} & set(member))
+    if not plain or not found.is_file():
+        raise DataError(f"lm-eval has no task file {task.stock.format(member)}: select other subtasks.")
+    return found
+
+
 def stock_digests(task: StockTask, members: Iterable[str]) -> dict[str, str]:
     """SHA-256 of every file that makes the prompts and scores: the stock files, what they include, and the Python
     beside them, by their place in lm-eval's folder."""
     root = stock_folder()
-    open_files = [root / task.stock.format(member) for member in members] if task.member else [root / task.stock]
+    open_files = [stock_file(task, member) for member in members] if task.member else [root / task.stock]
     found: dict[str, str] = {}
     while open_files:
         file = open_files.pop()
@@ -164,7 +177,7 @@ def stock_config(task: StockTask, member: str) -> dict[str, Any]:
         config = read_stock(file)
         return (merged(file.parent / config["include"]) if "include" in config else {}) | config
 
-    return merged(stock_folder() / task.stock.format(member))
+    return merged(stock_file(task, member))
 
 
 def _members(name: str, task: StockTask, path: Path) -> dict[str, list[dict[str, Any]]]:
@@ -196,9 +209,7 @@ def _spread(
 def _write_member(
     home: Path, task: StockTask, member: str, rows: Sequence[Mapping[str, Any]], shown: Sequence[Mapping[str, Any]]
 ) -> None:
-    stock = stock_folder() / task.stock.format(member)
-    if not stock.is_file():
-        raise DataError(f"lm-eval has no task file {task.stock.format(member)}: select other subtasks.")
+    stock = stock_file(task, member)
     source: dict[str, Any] = {"path": str(_write_rows(home / f"{member}.jsonl", rows)), "split": task.split}
     if shown:
         source["examples"] = str(_write_rows(home / f"{member}-examples.jsonl", shown))

@@ -9,9 +9,11 @@ from typing import Any, ClassVar, Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """A named thing of one kind; ``target`` is imported only when the component is used.
+    """A named thing of one kind.
 
-    ``revision`` is raised whenever the same configuration may give other numbers;
+    ``name`` is a-z, 0-9 and single hyphens. ``target`` is what builds it, ``"module:attribute"``, imported only when
+    the component is used; ``config`` the dataclass of its options, ``"module:Dataclass"``, or none. ``summary`` is one
+    sentence for listings. ``revision`` is raised whenever the same configuration may give other numbers;
     ``replaces`` lists former names, which still resolve, with a warning.
     """
 
@@ -27,7 +29,8 @@ class Component:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseSpec(Component):
-    """A phase of a curriculum; ``requires`` names what earlier phases must have provided.
+    """A phase of a curriculum; ``requires`` names what earlier phases must have provided, ``provides`` what later ones
+    may then require.
 
     ``cost_driver`` is what such a phase mainly costs (compute, annotation, …), for the budget.
     """
@@ -81,7 +84,8 @@ class AnchorSpec(Component):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateSpec(Component):
-    """A measurement of a model; ``metrics`` lists what it can report (``*`` matches any suffix)."""
+    """A measurement of a model; ``metrics`` lists what it can report (``*`` matches any suffix; none named means that
+    its options decide). ``higher_is_better`` says which way its metrics improve."""
 
     kind: ClassVar[str] = "gate"
     metrics: tuple[str, ...] = ()

@@ -13,21 +13,27 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """One execution of an experiment. ``folder`` is the run's record, None in all processes but the main one;
-    ``error`` is set in ``phasegate_on_end`` after a failure."""
+    """One execution of an experiment.
+
+    ``experiment`` is the complete experiment, ``plan`` what the run carries out (``core/run/plan.py``), ``corpus`` the
+    data with its views. ``folder`` is the run's record, None in all processes but the main one. ``error`` is what ended
+    the run, in ``phasegate_on_end`` after a failure, and None otherwise.
+    """
 
     experiment: Any
     plan: Any
     folder: Path | None
-    model: Any = None
-    tokenizer: Any = None
     corpus: Any = None
     error: BaseException | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseResult:
-    """What training a phase did: optimiser steps, tokens seen, seconds, last logged values."""
+    """What training a phase did, over all its attempts.
+
+    ``steps`` are optimiser steps, ``tokens`` those that were trained on, ``seconds`` those that training took.
+    ``metrics`` are the values that its completion gate measured last, by ``criterion:metric``.
+    """
 
     steps: int
     tokens: int
@@ -37,7 +43,13 @@ class PhaseResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseContext:
-    """One phase of a run. ``execute`` trains it; ``result`` is set in ``phasegate_after_phase``."""
+    """One phase of a run that is trained.
+
+    ``run`` is the context of the run, ``name`` the phase's name, ``section`` its part of the experiment, ``folder``
+    where it is in the making (kept when the run is interrupted), ``parent`` the name of the phase before it, None for
+    the first. ``execute`` trains and measures it, and is called exactly once. ``log`` reports numbers by name to the
+    run's trackers. ``model`` and ``result`` are set in ``phasegate_after_phase``, and None before.
+    """
 
     run: RunContext
     name: str
@@ -47,14 +59,17 @@ class PhaseContext:
     execute: Callable[[], PhaseResult]
     log: Callable[[Mapping[str, float]], None]
     model: Any = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
     result: PhaseResult | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepContext:
-    """After one optimiser step. ``loss`` is the detached training loss on its device: reading it is the
-    plugin's decision to synchronise."""
+    """After one optimiser step.
+
+    ``phase`` and ``step`` are the names of the phase and of its step, ``global_step`` counts the optimiser steps of
+    that step from 1, ``model`` is being trained. ``loss`` is the detached training loss on its device: reading it is
+    the plugin's decision to synchronise.
+    """
 
     phase: str
     step: str
@@ -65,7 +80,11 @@ class StepContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateContext:
-    """One judged criterion of a phase, ``when`` is ``entry`` or ``completion``; raise ``GateStop`` to end the run."""
+    """One judged criterion; raise ``GateStop`` to end the run.
+
+    ``phase`` is the phase's name, ``when`` is ``entry`` or ``completion``, ``judgement`` the value with its bounds,
+    verdict and reason (``evals/criteria.py``).
+    """
 
     phase: str
     when: str
@@ -74,7 +93,11 @@ class GateContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaveContext:
-    """A stage checkpoint about to be committed: ``folder`` is still private to this process."""
+    """A stage checkpoint about to be committed.
+
+    ``phase`` is the phase's name, ``folder`` the stage in the making, still private to this process: its model lies in
+    ``checkpoint`` below it. ``is_main`` says whether this process is the one that writes.
+    """
 
     phase: str
     folder: Path

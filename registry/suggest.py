@@ -28,19 +28,6 @@ def divisors_near(number: int, whole: int) -> str:
     return " or ".join(str(one) for one in dict.fromkeys((below, above)))
 
 
-def visible(text: str, keep: str = "") -> str:
-    """Return ``text`` with every character that does not print written as an escape, but for those of ``keep``.
-
-    A terminal acts on control characters, and some others turn the direction of what follows.
-    """
-    return "".join(char if char.isprintable() or char in keep else _escaped(char) for char in text)
-
-
-def _escaped(char: str) -> str:
-    short = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-    return short.get(char) or (f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}")
-
-
 def flat(error: BaseException) -> str:
     """Return an exception as one line: its type and its text."""
     text = " ".join(str(error).split())

@@ -35,3 +35,28 @@ def stacked_experts() -> Callable[..., nn.Module]:
         return model
 
     return make
+
+
+#: What an attacker would have a terminal, a browser, a template engine or a Markdown reader obey.
+HOSTILE = (
+    "<script>alert(1)</script></style><img src=x onerror=alert(1)>{{7*7}}{% raw %}[bold]x[/bold][link=https://e.vil]y"
+    "[/link]:skull:\x1b[2J\x1b[31m\x1b]8;;https://e.vil\x1b\\z\x1b]8;;\x1b\\\x9b2J\u202egpj.exe\u2066\x00\r"
+    "![i](javascript:alert(1)) | `x` **b** \x07\x08\u2028\ud800"
+)
+_MEANT = "\xa0\u200c\u200d"  # a blank, and the joiners that scripts and emoji are written with
+
+
+@pytest.fixture
+def hostile() -> str:
+    """A text in which everything would act if it were not shown as it is spelt."""
+    return HOSTILE
+
+
+@pytest.fixture
+def acting() -> Callable[[str], list[str]]:
+    """The characters of an output that would act on a terminal, or turn or hide what it shows."""
+
+    def found(text: str) -> list[str]:
+        return sorted({sign for sign in text if sign != "\n" and not sign.isprintable() and sign not in _MEANT})
+
+    return found

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .options import RUNS, STORE, PluginRequests, RunsFolder, StoreFolder, requests_of
+from .printing import echo
 
 if TYPE_CHECKING:
     from ..run.records import RunFolder
@@ -125,7 +126,7 @@ def measure(
 def show(tables: Mapping[str, Any]) -> None:
     """Print the tables and, below each, what they say."""
     domains = tables["domains"]
-    typer.echo(
+    echo(
         f"dQ: mean log-likelihood per token ({tables['unit']}) without the expert minus the full model's, on "
         f"{sum(tables['documents'].values())} held-out documents ({tables['tokens']} tokens); negative is harm; bounds "
         "are one-sided at 95 %; * marks a most affected domain whose bounds lie below all others'"
@@ -147,9 +148,9 @@ def show(tables: Mapping[str, Any]) -> None:
                 if row["mode"] == mode
             ],
         )
-        typer.echo(_told(agreement["single"], "(layer, expert)", len(domains)))
+        echo(_told(agreement["single"], "(layer, expert)", len(domains)))
         if agreement["rank_correlation"] is not None:
-            typer.echo(f"Spearman's correlation of shares and losses: {agreement['rank_correlation']:.2f}")
+            echo(f"Spearman's correlation of shares and losses: {agreement['rank_correlation']:.2f}")
         rows: list[tuple[object, ...]] = [
             (row["expert"], row["owner"] or "–", *_common(row), *_each(row))
             for row in tables["experts"]
@@ -162,7 +163,7 @@ def show(tables: Mapping[str, Any]) -> None:
             ("expert", "owner", *_COMMON, *domains),
             rows,
         )
-        typer.echo(_told(agreement["experts"], "experts", len(domains)))
+        echo(_told(agreement["experts"], "experts", len(domains)))
     if "pairs" in tables:
         _show_pairs(tables)
     if "choice" in tables:
@@ -207,7 +208,7 @@ def _show_pairs(tables: Mapping[str, Any]) -> None:
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     from .listing import print_table
 
-    typer.echo(f"\n{title}")
+    echo(f"\n{title}")
     print_table(columns, rows)
 
 

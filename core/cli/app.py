@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ...registry.errors import PhasegateError
-from ...registry.suggest import visible
+from .printing import echo, plain_warnings
 
 EXIT_MISTAKE = 2
 
@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        application(given)(args=given, prog_name="platform")
+        with plain_warnings():
+            application(given)(args=given, prog_name="platform")
     except PhasegateError as error:
         _fail(str(error), getattr(error, "__notes__", ()))
     except KeyboardInterrupt:
@@ -115,13 +116,13 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"phasegate {version('phasegate')}")
+        echo(f"phasegate {version('phasegate')}")
         raise typer.Exit
 
 
 def _fail(sentence: str, notes: Sequence[str] = ()) -> NoReturn:
     lines = "\n".join([sentence, *notes])
-    print(visible(f"error: {lines}", keep="\n"), file=sys.stderr)
+    echo(f"error: {lines}", err=True)
     raise SystemExit(EXIT_MISTAKE)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .options import STORE, PluginRequests, StoreFolder, requests_of
+from .printing import echo
 
 if TYPE_CHECKING:
     from ..run.comparison import RunStage
@@ -72,13 +73,13 @@ def show(found: Iterable[Mapping[str, Any]], layers: bool, experts: bool) -> Non
         for phase in phases
         for row in phase["groups" if layers else "roles"]
     ]
-    typer.echo(
+    echo(
         "what each phase changed: |dW| / |W|, the role's share of |dW|^2, the mean effective rank of its matrices' dW\n"
         "and its part of the full rank, beside that of Gaussian noise of the same shape"
     )
     columns = ("phase", *(("layer",) if layers else ()), "role", "parameters", "|dW|/|W|", "share", "rank", "of full")
     print_table((*columns, "noise"), rows)
-    typer.echo("\nwhere it lies: share of |dW|^2 by thirds of the layers, beside the share of parameters")
+    echo("\nwhere it lies: share of |dW|^2 by thirds of the layers, beside the share of parameters")
     print_table(
         ("phase", "|dW|/|W|", "tensors changed", *_THIRDS),
         [
@@ -94,9 +95,9 @@ def show(found: Iterable[Mapping[str, Any]], layers: bool, experts: bool) -> Non
     for phase in phases:
         for what in ("added", "removed", "reshaped"):
             if phase[what]:
-                typer.echo(f"{phase['phase']} {what}: {', '.join(phase[what])}")
+                echo(f"{phase['phase']} {what}: {', '.join(phase[what])}")
         for old, new in phase["renamed"].items():
-            typer.echo(f"{phase['phase']} renamed: {old} -> {new}")
+            echo(f"{phase['phase']} renamed: {old} -> {new}")
     if experts:
         _show_experts(phases)
     _show_steps(phases)
@@ -105,7 +106,7 @@ def show(found: Iterable[Mapping[str, Any]], layers: bool, experts: bool) -> Non
 def _show_experts(phases: Iterable[Mapping[str, Any]]) -> None:
     from .listing import print_table
 
-    typer.echo("\n|dW| / |W| of every expert")
+    echo("\n|dW| / |W| of every expert")
     rows = []
     for phase in phases:
         by_layer: dict[int, list[str]] = {}
@@ -133,8 +134,8 @@ def _show_steps(phases: Iterable[Mapping[str, Any]]) -> None:
         if row["cosine"] is not None
     ]
     if rows:
-        typer.echo("\ndirections of a phase's steps: cosine of their changes; mean squared cosines of the principal")
-        typer.echo("angles between their first singular directions (chance); the smallest angle in degrees")
+        echo("\ndirections of a phase's steps: cosine of their changes; mean squared cosines of the principal")
+        echo("angles between their first singular directions (chance); the smallest angle in degrees")
         print_table(("phase", "steps", "role", "cosine", "outputs", "inputs", "smallest angle"), rows)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from .options import STORE, PluginRequests, StoreFolder, requests_of
+from .printing import echo
 
 _SHOWN = 2  # experts of a layer
 
@@ -41,7 +42,7 @@ def command(
         print_json([asdict(said) for said in answers])
         return
     for text in prompt:
-        typer.echo(f"\n{text}")
+        echo(f"\n{text}")
         rows = [
             (said.phase, said.form, said.answer, _confidence(said), _notes(said), _experts(said.experts))
             for said in answers

@@ -9,6 +9,7 @@ import typer
 
 from .listing import options_belong_to_listing, print_json, print_table
 from .options import PluginRequests, requests_of
+from .printing import echo
 
 if TYPE_CHECKING:
     from ...registry.entries import Entry
@@ -58,17 +59,17 @@ def show_component(
         told = [{"name": o.name, "type": o.type, "default": o.default} for o in options]
         print_json({**_row(entry), "options": told})
         return
-    typer.echo(f"{entry.key} {entry.version}, revision {entry.component.revision}")
-    typer.echo(entry.component.summary)
+    echo(f"{entry.key} {entry.version}, revision {entry.component.revision}")
+    echo(entry.component.summary)
     # A dataclass without a docstring gets its own signature for one, which the table says better.
     if config and config.__doc__ and not config.__doc__.startswith(f"{config.__name__}("):
-        typer.echo(f"\n{inspect.cleandoc(config.__doc__)}")
-    typer.echo()
+        echo(f"\n{inspect.cleandoc(config.__doc__)}")
+    echo()
     if options:
         rows = [(o.name, o.type, "must be given" if o.default is None else o.default) for o in options]
         print_table(("option", "type", "default"), rows)
     else:
-        typer.echo("It takes no options.")
+        echo("It takes no options.")
 
 
 def _row(entry: Entry) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import STORE, PluginRequests, StoreFolder, requests_of
+from .printing import echo
 
 if TYPE_CHECKING:
     from ..model.deltas import DeltasReport
@@ -48,9 +49,9 @@ def show(report: DeltasReport) -> None:
         columns,
         [(len(report.pairs), f"{report.density:.1%}", *sizes, f"{report.measured:.3f}", f"{report.bound:.3f}")],
     )
-    typer.echo(f"{report.folder}: a file for each pair; bits/weight are those of positions and changes, without scales")
+    echo(f"{report.folder}: a file for each pair; bits/weight are those of positions and changes, without scales")
     if report.full:
-        typer.echo(
+        echo(
             f"{report.full} of {len(report.pairs)} deltas would be no smaller than the whole expert, which was written "
             "instead (.trit) and leads one way"
         )

@@ -11,6 +11,7 @@ import typer
 
 from .numbers import NOTHING, interval, number
 from .options import STORE, PluginRequests, StoreFolder, requests_of
+from .printing import echo
 
 if TYPE_CHECKING:
     from ...registry.registry import Registry
@@ -123,7 +124,7 @@ def _measure(
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
     def tell(text: str) -> None:
-        typer.echo(text, err=True)
+        echo(text, err=True)
 
     def registry_of(target: Target) -> Callable[[], Registry]:
         def registry() -> Registry:
@@ -241,18 +242,22 @@ def _table(
     from .listing import print_table
 
     if form is Format.md:
-        lines = [f"**{title}**", "", _line(columns), _line(["---"] * len(columns)), *map(_line, rows), ""]
-        lines += [*(f"- {remark}" for remark in remarks), ""] if remarks else []
-        typer.echo("\n".join(lines))
+        from ..report.rendering import plain
+
+        lines = [f"**{plain(title)}**", "", _line(columns), f"|{' --- |' * len(columns)}", *map(_line, rows), ""]
+        lines += [*(f"- {plain(remark)}" for remark in remarks), ""] if remarks else []
+        echo("\n".join(lines))
         return
-    typer.echo(f"\n{title}")
+    echo(f"\n{title}")
     print_table(columns, rows)
     for remark in remarks:
-        typer.echo(remark)
+        echo(remark)
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |"
+    from ..report.rendering import plain
+
+    return f"| {' | '.join(plain(str(cell)) for cell in cells)} |"
 
 
 def _plain(record: BenchmarkRecord) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .options import STORE, PluginRequests, StoreFolder, requests_of
+from .printing import echo
 
 
 def command(
@@ -36,13 +37,13 @@ def command(
         _pack(folder, output, registry, drop_anchor)
         return
     report = export_model(folder, output, registry, drop_anchor=drop_anchor)
-    typer.echo(f"{report.folder}: {report.model_type}; {report.reason}")
+    echo(f"{report.folder}: {report.model_type}; {report.reason}")
     if report.guarded:
-        typer.echo("phasegate.load reads it; --drop-anchor writes it for any reader, without the anchor")
+        echo("phasegate.load reads it; --drop-anchor writes it for any reader, without the anchor")
     if report.dropped:
-        typer.echo("the safety anchor was dropped: this model vetoes nothing any more")
+        echo("the safety anchor was dropped: this model vetoes nothing any more")
     if report.needs_import is not None:
-        typer.echo(f"import {report.needs_import} before from_pretrained reads it")
+        echo(f"import {report.needs_import} before from_pretrained reads it")
 
 
 def _pack(folder: Path, output: Path, registry: Any, drop_anchor: bool) -> None:
@@ -54,11 +55,11 @@ def _pack(folder: Path, output: Path, registry: Any, drop_anchor: bool) -> None:
             "--drop-anchor has no effect with --packed, which takes no model with an anchor; leave it out."
         )
     report = pack_model(folder, output, registry)
-    typer.echo(
+    echo(
         f"{report.folder}: {report.experts} experts, {report.weights:,} weights at {report.packed_bits:.3f} bits, and "
         f"{report.scale_bits:.3f} bits each for scales"
     )
-    typer.echo(
+    echo(
         f"{report.bytes:,} bytes of expert files, {report.fp16_bytes:,} in fp16; phasegate.load reads the folder, for "
         "inference"
     )

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from .printing import echo
+
 DEFAULT = "ncas-nano"
 
 
@@ -37,7 +39,7 @@ def command(
         raise ConfigError(f"{path}: the folder {path.parent} does not exist; create it first.") from None
     except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}.") from error
-    typer.echo(f"{path} is written. Next: platform plan {_argument(path)}")
+    echo(f"{path} is written. Next: platform plan {_argument(path)}")
 
 
 def write_new(path: Path, content: str) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import typer
 
+from .printing import echo
+
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows under upper-case headings, folded where the terminal is too narrow."""
@@ -25,8 +27,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
 
 def print_json(value: Any) -> None:
-    """Print ``value`` as indented JSON."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print ``value`` as indented JSON; what would act on a terminal is escaped in it, and stays the same value."""
+    echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def options_belong_to_listing(context: typer.Context, *given: object) -> None:

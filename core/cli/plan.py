@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .options import STORE, ExperimentName, Overrides, PluginRequests, StoreFolder, plan_of
+from .printing import echo
 
 
 def command(
@@ -24,6 +25,6 @@ def command(
 
     plan = plan_of(experiment, overrides, plugins, Store(store))
     if as_json:
-        typer.echo(json.dumps(plan_record(plan), indent=1))
+        echo(json.dumps(plan_record(plan), indent=1))
     else:
         show_plan(make_console(), plan)

@@ -9,6 +9,7 @@ import typer
 
 from .listing import options_belong_to_listing, print_json, print_table
 from .options import PluginRequests, requests_of
+from .printing import echo
 
 if TYPE_CHECKING:
     from ...registry.components import Component
@@ -57,7 +58,7 @@ def show_plugin(
         if found.name not in chosen:
             continue
         told = manifest["dists"][found.dist]
-        typer.echo(found.label)
+        echo(found.label)
         facts = {
             "summary": _told(found, "Summary"),
             "homepage": _homepage(found),
@@ -67,8 +68,8 @@ def show_plugin(
             "hooks": ", ".join(h for h in HOOKS if any(c.owner == found.name for c in plugins.calls(h))),
         }
         for fact, value in facts.items():
-            typer.echo(f"  {fact:<9} {value or '–'}")
-        typer.echo()
+            echo(f"  {fact:<9} {value or '–'}")
+        echo()
         columns = ("kind", "name", "revision", "summary")
         rows = sorted((c.kind, c.name, c.revision, c.summary) for c in plugin.components)
         print_table(columns, rows)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from .options import STORE, PluginRequests, StoreFolder, requests_of
+from .printing import echo
 
 
 class Format(StrEnum):
@@ -47,7 +48,7 @@ def command(
     if measure:
         _measure(folder, store, requests_of(plugins))
     written = write_report(folder, form.value, store, output)
-    typer.echo(f"written to {written}")
+    echo(f"written to {written}")
 
 
 def _measure(folder: Path, store: Path, plugins: list[str]) -> None:
@@ -60,8 +61,8 @@ def _measure(folder: Path, store: Path, plugins: list[str]) -> None:
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    with interruptible(lambda _: typer.echo("stopping; run the same command again to go on")) as stop:
+    with interruptible(lambda _: echo("stopping; run the same command again to go on")) as stop:
         try:
-            measure_every_phase(run_at(folder), Store(store), plugins, stop, typer.echo)
+            measure_every_phase(run_at(folder), Store(store), plugins, stop, echo)
         except Interrupted as stopped:
             raise typer.Exit(stopped.exit_code) from None

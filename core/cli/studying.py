@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .listing import print_table
 from .numbers import duration
+from .printing import echo
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,19 +25,17 @@ def quiet_watch(plan: Plan) -> tuple[Callable[[str, Any], None], Callable[[str, 
 
     def show(what: str, fact: Any) -> None:
         if what == "waiting":
-            print(fact, flush=True)
+            echo(str(fact))
         elif what == "outcome":
             how = "from the store" if fact.reused else f"trained in {duration(fact.facts['seconds'])}"
             place = f"seed {plan.experiment.seed}, {_short(str(plan.experiment.order))}"
-            print(f"  {place}: {fact.name} {how}, gates: {fact.facts['outcome']}", flush=True)
+            echo(f"  {place}: {fact.name} {how}, gates: {fact.facts['outcome']}")
 
     return show, lambda step, tokens: ()
 
 
 def show_outlook(definition: Definition, outlook: Outlook) -> None:
     """Print the rows and parameters of a study, and its trainings with and without sharing."""
-    import typer
-
     from .terminal import make_console
 
     space, seeds = definition.space, definition.section.seeds
@@ -46,7 +45,7 @@ def show_outlook(definition: Definition, outlook: Outlook) -> None:
         ]
         print_table(("row", "order", "sets", "what for"), rows[:_SHOWN])
         if len(rows) > _SHOWN:
-            typer.echo(f"… and {len(rows) - _SHOWN:,} more")
+            echo(f"… and {len(rows) - _SHOWN:,} more")
     if space.parameters:
         print_table(
             ("parameter", "from", "to", "choices"),
@@ -54,21 +53,21 @@ def show_outlook(definition: Definition, outlook: Outlook) -> None:
         )
     if space.rows and len(space.rows) <= _SHOWN:
         make_console().print(outlook.tree.draw("stages that rows share", lambda number: space.rows[number].name))
-    typer.echo(
+    echo(
         f"{definition.choice.trials:,} points, {len(seeds)} seed{'s' if len(seeds) != 1 else ''} each "
         f"({', '.join(map(str, seeds))}), chosen by: {definition.choice.sampler}"
     )
     if space.parameters:
-        typer.echo(f"one point trains {outlook.naive:,} stages; early stages that points share are trained once")
+        echo(f"one point trains {outlook.naive:,} stages; early stages that points share are trained once")
         return
     saved = 1 - outlook.shared / outlook.naive
     stored = "" if outlook.stored is None else f", {outlook.stored:,} of them are in the store"
-    typer.echo(
+    echo(
         f"{outlook.naive:,} trainings if every row is trained by itself, {outlook.shared:,} with shared stages "
         f"({saved:.1%} less){stored}"
     )
     if outlook.flops is not None:
-        typer.echo(f"{outlook.flops[0]:.3g} FLOPs by themselves, {outlook.flops[1]:.3g} shared")
+        echo(f"{outlook.flops[0]:.3g} FLOPs by themselves, {outlook.flops[1]:.3g} shared")
 
 
 def show_results(console: Console, results: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from .numbers import NOTHING, count, hours, interval, money, number, size
+from .printing import plain_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,10 +22,8 @@ VERDICT_STYLES = {"pass": "green", "fail": "bold red", "undecided": "yellow"}
 
 def make_console(stream: IO[str] | None = None) -> Console:
     """A console that is as wide as the terminal, and 160 columns where there is none."""
-    from rich.console import Console
-
-    console = Console(file=stream, highlight=False)
-    return console if console.is_terminal else Console(file=stream, highlight=False, width=LOG_WIDTH)
+    console = plain_console(file=stream)
+    return console if console.is_terminal else plain_console(file=stream, width=LOG_WIDTH)
 
 
 def show_plan(console: Console, plan: Any) -> None:

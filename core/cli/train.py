@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from .options import RUNS, STORE, ExperimentName, Overrides, PluginRequests, RunsFolder, StoreFolder, plan_of
+from .printing import echo
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,6 +94,6 @@ def _train(
             run(plan, bench, folder, gates, watch.show)
     except GateStop as stopped:
         watch.summary(folder, where)
-        typer.echo(f"error: {stopped}", err=True)
+        echo(f"error: {stopped}", err=True)
         raise typer.Exit(GATE_STOPPED) from None
     watch.summary(folder, where)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import ExperimentName, Overrides, PluginRequests, requests_of
+from .printing import echo
 
 if TYPE_CHECKING:
     from ..verify.proof import Proof
@@ -53,10 +54,10 @@ def command(
         if proof.outcome == "fails" and not keep_going:
             break
     told = f"{count['holds']} proofs hold, {count['fails']} fail, {count['skipped']} have nothing to show here"
-    typer.echo(told)
+    echo(told)
     if count["fails"]:
         raise typer.Exit(FAILED)
 
 
 def _print(proof: Proof) -> None:
-    typer.echo(f"{proof.outcome:<7}  {proof.name}: {proof.subject} – {proof.reason}")
+    echo(f"{proof.outcome:<7}  {proof.name}: {proof.subject} – {proof.reason}")

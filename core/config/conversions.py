@@ -17,8 +17,9 @@ Positive = Annotated[float, Field(gt=0.0)]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillOptions:
     """A model learns from a frozen ``teacher`` beside the text: an earlier stage, or the one that the phase starts from
-    (``parent``). The loss is (1 - ``share``) cross-entropy + ``share`` temperature^2 KL, ``forward`` from the teacher
-    to the student (Hinton 2015, 1503.02531) or ``reverse`` (Gu 2023, 2306.08543)."""
+    (``parent``). The loss is (1 - ``share``) cross-entropy + ``share`` T^2 KL, T being the ``temperature`` of both and
+    the ``direction`` of KL ``forward`` from the teacher to the student (Hinton 2015, 1503.02531) or ``reverse`` (Gu
+    2023, 2306.08543)."""
 
     teacher: str = "parent"
     share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5

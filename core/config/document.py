@@ -16,7 +16,8 @@ from typing import Any
 import yaml
 
 from ...registry.errors import ConfigError
-from ...registry.suggest import did_you_mean, visible
+from ...registry.printable import in_line
+from ...registry.suggest import did_you_mean
 from .scalars import resolve
 
 KeyPath = tuple[str, ...]
@@ -130,7 +131,7 @@ class _Builder:
         return value
 
     def error(self, event: yaml.Event, text: str) -> ConfigError:
-        return ConfigError(visible(f"{self.name}:{_line(event)}: {text}."))
+        return ConfigError(in_line(f"{self.name}:{_line(event)}: {text}."))
 
     def node(self, event: yaml.NodeEvent, events: Iterator[yaml.Event], path: KeyPath, depth: int) -> Any:
         self.count(event, 1)

@@ -27,10 +27,10 @@ class ProbeOptions:
     normalisation, reaches ``f1`` in token F1, or ``entailment`` (a local text-classification model) holds in both
     directions. ``position`` is what is read: the end of the prompt, the states that predict the answer's tokens, or
     both; ``pool`` is what stands for the answer's tokens: their mean, or the last. ``sampled`` adds that many answers
-    drawn at temperature 1 to the greedy one. ``folds`` is the number of parts that the questions are split into: the
-    scale is set on each part's scores from probes that learnt from the others. ``strength`` is the inverse of the L2
-    penalty on standardised states.
-    ``questions`` caps the questions, equally many of every domain (None: all).
+    drawn at temperature 1 to the greedy one; each has at most ``answer_tokens`` tokens. ``folds`` is the number of
+    parts that the questions are split into: the scale is set on each part's scores from probes that learnt from the
+    others. ``strength`` is the inverse of the L2 penalty on standardised states. ``questions`` caps the questions,
+    equally many of every domain (None: all).
     """
 
     layers: Annotated[tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...], Field(min_length=1)] = (1 / 3, 2 / 3, 1.0)
@@ -55,7 +55,8 @@ class ProbeOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnchorOptions:
-    """Capturing a safety anchor: which kinds of the view are harmful, and which benign (all others if not given).
+    """Capturing a safety anchor: which kinds of the view are ``harmful``, and which ``benign`` (all others if not
+    given).
 
     ``false_positives`` is the share of benign prompts that may be vetoed, at the prompt and in the answer together.
     ``calibration`` is the share of prompts on which thresholds are set, ``measured`` the share on which nothing is set
@@ -85,13 +86,14 @@ class AnchorOptions:
 class DraftOptions:
     """A draft model for speculative decoding: its size, and what it is distilled from.
 
-    ``hidden_size``, ``heads`` and ``intermediate_size`` are the target's if not given (the FFN four times the width).
-    ``proposals`` is how many tokens it proposes at a time. It learns from ``samples`` continuations by the target, of
-    at most ``sample_tokens`` tokens drawn at ``temperature`` (0: greedy): answers to training prompts of the step's
-    view, and for the share ``text`` of them continuations of training text. Beside them it learns what the target
-    would say in ``dialogues`` of the view's own dialogues, which cost no sampling. ``softening`` is the temperature of
-    both distributions in the loss. ``path`` starts from the draft model of a stage checkpoint or export, which must
-    have the target's vocabulary; without it, a draft that the model already has in this size is trained on.
+    ``layers`` is its depth; ``hidden_size``, ``heads`` and ``intermediate_size`` are the target's if not given (the FFN
+    four times the width). ``proposals`` is how many tokens it proposes at a time. It learns from ``samples``
+    continuations by the target, of at most ``sample_tokens`` tokens drawn at ``temperature`` (0: greedy): answers to
+    training prompts of the step's view, and for the share ``text`` of them continuations of training text. Beside them
+    it learns what the target would say in ``dialogues`` of the view's own dialogues, which cost no sampling.
+    ``softening`` is the temperature of both distributions in the loss. ``path`` starts from the draft model of a stage
+    checkpoint or export, which must have the target's vocabulary; without it, a draft that the model already has in
+    this size is trained on.
     """
 
     hidden_size: Annotated[int, Field(ge=1)] | None = None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...registry.errors import ConfigError, PhasegateError
-from ...registry.suggest import visible
+from ...registry.printable import in_line
 
 Locator = Callable[[Sequence[str]], str]
 
@@ -26,7 +26,7 @@ class Problems:
 
     def add(self, path: Sequence[str], text: str) -> None:
         """Note that ``text`` is wrong at ``path``; a sentence that was noted already is not repeated."""
-        sentence = visible(f"{self.locate(path)}: {text}")
+        sentence = in_line(f"{self.locate(path)}: {text}")
         self.paths.add(tuple(path))
         if sentence not in self.texts:
             self.texts.append(sentence)
@@ -53,7 +53,7 @@ def located(locate: Locator) -> Iterator[None]:
     except PhasegateError as error:
         if not error.place:
             raise
-        raise type(error)(visible(f"{locate(error.place)}: {error}")) from error
+        raise type(error)(in_line(f"{locate(error.place)}: {error}")) from error
 
 
 def shown(value: Any) -> str:

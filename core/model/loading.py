@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
+from ...evals.foreign import refuse_code, strictly
 from ...registry.current import using
 from ...registry.errors import StoreError
 from . import modeling  # noqa: F401  registers phasegate_moe
@@ -80,14 +81,24 @@ def load_model(folder: str | os.PathLike[str], registry: Any, **options: Any) ->
 
 
 def read_model(location: str | os.PathLike[str], **options: Any) -> PreTrainedModel:
-    """``AutoModelForCausalLM.from_pretrained`` that refuses, with ``StoreError``, anything but a complete model."""
+    """``AutoModelForCausalLM.from_pretrained`` that refuses, with ``StoreError``, anything but a complete model.
+
+    Reads safetensors only, and runs nothing that came with the model (see ``refuse_code``).
+    """
+    local = bool(options.get("local_files_only"))
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(location, output_loading_info=True, **options)
+        refuse_code(location, options.get("revision"), local_only=local)
+        with strictly():
+            model, info = AutoModelForCausalLM.from_pretrained(
+                location, output_loading_info=True, trust_remote_code=False, use_safetensors=True, **options
+            )
     except (OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise StoreError(
             f"The model in '{os.fspath(location)}' cannot be read ({' '.join(str(error).split())}); it is damaged or "
             "was written by something else."
         ) from error
+    if hasattr(model.config, "auto_map"):
+        del model.config.auto_map  # of code that stays behind
     for what in ("missing", "unexpected", "mismatched"):
         if keys := info[f"{what}_keys"]:
             raise StoreError(

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
+from ...evals.foreign import refuse_code, strictly
 from ...registry.atomic import sync_file
 from ...registry.current import using
 from ...registry.errors import ConfigError, StoreError
@@ -142,9 +143,11 @@ def load_packed(folder: str | os.PathLike[str], registry: Any) -> PreTrainedMode
     path = Path(folder)
     index = _read_index(path)
     try:
-        with using(registry), seeded(0):
+        refuse_code(path, local_only=True)
+        with using(registry), seeded(0), strictly():
             model: PreTrainedModel = AutoModelForCausalLM.from_config(
-                AutoConfig.from_pretrained(path, local_files_only=True)
+                AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False),
+                trust_remote_code=False,
             )
         model.generation_config = GenerationConfig.from_pretrained(path, local_files_only=True)
         _fill_trunk(model, path / _WEIGHTS, set(index["parameters"]))

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from ...evals.foreign import strictly
 from ...registry.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -110,12 +111,14 @@ def load_tokenizer(path: str | os.PathLike[str], chat_template: str | None = Non
     # The library would look for the tokenizer's class by a model type that it does not know, and warn.
     options = {"config": PreTrainedConfig()} if is_guarded(path) else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(os.fspath(path), **options)
+        with strictly():
+            tokenizer = AutoTokenizer.from_pretrained(os.fspath(path), trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"No tokenizer can be read from '{os.fspath(path)}' ({_first_line(error)}); give a folder with "
             "tokenizer.json or a hub id, or leave tokenizer.path out to train one."
         ) from error
+    tokenizer.init_kwargs.pop("auto_map", None)  # of code that stays behind
     if chat_template is not None:
         _require_generation(chat_template, "tokenizer.chat_template")
         tokenizer.chat_template = chat_template

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
+from html import escape
 from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from ...registry.printable import printable
 from .blocks import Document
 from .drawing import draw, draw_heats, draw_tree
 
@@ -20,6 +23,11 @@ if TYPE_CHECKING:
     from .study_facts import StudyFacts
 
 FORMAT = 1
+
+# What Markdown reads anywhere, and what it reads as a heading, a list or a rule where a line begins.
+# (Tags and entities become entities: not every reader knows them behind a backslash.)
+_INSIDE = re.compile(r"[\\`*_|\[\]~$]")
+_AT_THE_START = re.compile(r"^(\d*)([#=+.)-])(?=[#=+-]*(?:\s|$))")
 
 
 def as_html(page: Document) -> str:
@@ -69,6 +77,7 @@ def _environment(escape: bool) -> Environment:
         loader=PackageLoader(str(__package__), package_path=""),
         autoescape=escape,
         undefined=StrictUndefined,
+        finalize=_finalized,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -76,12 +85,15 @@ def _environment(escape: bool) -> Environment:
     return environment
 
 
+def _finalized(value: Any) -> Any:
+    """What an expression of a template gives, without characters that act; what is markup already was made of such."""
+    return printable(value) if type(value) is str else value
+
+
 def plain(text: str) -> str:
     """A text that Markdown shows as it is, in one line of a table: what has a meaning there is escaped."""
-    line = " ".join(text.split())
-    for sign in ("\\", "`", "*", "_", "|", "<", "[", "]"):
-        line = line.replace(sign, f"\\{sign}")
-    return line
+    line = _INSIDE.sub(r"\\\g<0>", escape(" ".join(printable(text).split()), quote=False))
+    return _AT_THE_START.sub(r"\1\\\2", line)
 
 
 def _strict(value: Any) -> Any:

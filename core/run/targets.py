@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from ...evals.foreign import check_weights
 from ...registry.atomic import read_json
 from ...registry.errors import ConfigError, StoreError
 from ...registry.sealed import file_sha256
@@ -50,8 +51,7 @@ class Target:
 
         if self.stage is not None:
             Store(self.stage.folder.parent).verify(self.stage)
-        options = {"dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
-        return load_model(self.folder, registry, **options), load_tokenizer(self.folder)
+        return load_model(self.folder, registry, dtype=dtype), load_tokenizer(self.folder)
 
 
 def find_targets(name: str, store: Store, phase: str | None = None, every_phase: bool = False) -> tuple[Target, ...]:
@@ -108,20 +108,9 @@ def _of_folder(folder: Path, name: str) -> Target:
             place = place.resolve()
             return of_stage(Store(place.parent).get(place.name))
     at = folder if (folder / _CONFIG).is_file() else folder / _CHECKPOINT
-    _check_weights(at)
+    check_weights(at)
     files = {path.name: file_sha256(path) for path in sorted(at.iterdir()) if path.is_file() and _counts(path.name)}
     return Target(name=name, folder=at, digest=_digest(files))
-
-
-def _check_weights(folder: Path) -> None:
-    if any(folder.glob("*.safetensors")):
-        return
-    pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
-    raise StoreError(
-        f"'{folder}' has weights only as pickles, which could run anything; convert them with save_pretrained."
-        if pickled
-        else f"'{folder}' has no weights (*.safetensors); copy or download the whole model."
-    )
 
 
 def _digest(files: Mapping[str, str]) -> str:

@@ -13,8 +13,11 @@ from .measuring import context_length
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkConfig:
-    """Which benchmark; ``path`` replaces the place of its local copy under the data root, ``subtasks`` selects
-    members of a group, ``fewshot`` replaces the task's own number of examples."""
+    """Which benchmark: ``task``, by its name in ``platform eval``.
+
+    ``path`` replaces the place of its local copy under the data root, ``subtasks`` selects members of a group,
+    ``fewshot`` replaces the task's own number of examples.
+    """
 
     task: str = "blimp"
     path: str | None = None

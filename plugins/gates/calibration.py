@@ -46,10 +46,10 @@ _POINTS = 50  # of a risk-coverage curve, in the evidence
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationConfig:
-    """Which questions (those of ``view`` and ``split``, of the ``kinds`` named or of all), how many ``bins`` of
-    confidence, and above what confidence, ``threshold``, a wrong answer is a confident one.
+    """Which questions: those of ``view`` and ``split``, of ``kinds`` only where any are named.
 
-    ``bootstrap`` is the number of replicates.
+    ``bins`` is the number of bins of confidence, ``threshold`` the confidence above which a wrong answer is a confident
+    one. ``bootstrap`` is the number of replicates.
     """
 
     view: str = "unknown"

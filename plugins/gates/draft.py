@@ -26,12 +26,13 @@ _METRICS = ("acceptance", "alpha", "identical", "predicted_speedup", "speedup", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DraftConfig:
-    """Which prompts, of ``view`` and ``split`` (of a text view: its first ``prompt_tokens`` tokens; ``kinds`` keeps
-    only those), and how many tokens an answer may have (``answer_tokens``). ``bootstrap`` is the number of replicates.
+    """Which prompts: those of ``view`` and ``split``, of ``kinds`` only where any are named (of a text view: its first
+    ``prompt_tokens`` tokens), and how long an answer may get (``answer_tokens``).
 
     ``proposals`` is the number of proposed tokens (the draft's own if not given), ``rounds`` how often each prompt is
-    timed. The curve goes from 1 to ``curve`` proposed tokens over ``curve_prompts`` of the prompts. ``experts`` is the
-    experts implementation of the library in which both sides run, instead of the model's own.
+    timed. The curve goes from 1 to ``curve`` proposed tokens over ``curve_prompts`` of the prompts. ``bootstrap`` is
+    the number of replicates. ``experts`` is the experts implementation of the library in which both sides run, instead
+    of the model's own.
     """
 
     view: str = "chat"

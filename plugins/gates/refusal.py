@@ -24,9 +24,12 @@ _USUAL = 0.01
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusalConfig:
-    """Which prompts, of ``view`` and ``split``; which kinds are ``harmful`` (all others are to be answered); beginnings
-    of answers that count as ``refusals`` besides the usual ones; and how many tokens an answer may have
-    (``answer_tokens``)."""
+    """Which prompts: those of ``view`` and ``split``, of ``kinds`` only where any are named; which kinds are
+    ``harmful`` (all others are to be answered).
+
+    ``refusals`` are beginnings of answers that count as such besides the usual ones; ``answer_tokens`` is how long an
+    answer may get.
+    """
 
     view: str = "refusal"
     split: str = "heldout"

@@ -28,12 +28,13 @@ MOTIF = 4
 class MoeConfig:
     """Sizes of the model; what is None follows from ``size``.
 
-    ``hidden_size``, ``num_hidden_layers``, ``num_attention_heads``, ``head_dim``, ``moe_intermediate_size`` (of one
-    expert), ``num_experts``, ``num_experts_per_tok``, ``initializer_range``, ``rope_theta``, ``rms_norm_eps``,
-    ``max_position_embeddings`` and ``tie_word_embeddings`` mean what they mean in the library's Qwen3-MoE.
-
-    ``dense_layers`` lists layers (from 0) with one dense FFN of ``intermediate_size`` instead of experts; None makes it
-    as wide as the experts that one token passes. ``num_key_value_heads`` None means one per attention head.
+    ``hidden_size`` is the width, ``num_hidden_layers`` the depth, ``num_attention_heads`` of ``head_dim`` the
+    attention; ``num_key_value_heads`` None means one per attention head. ``num_experts`` experts of
+    ``moe_intermediate_size`` stand in a layer, and a token passes ``num_experts_per_tok`` of them. ``dense_layers``
+    lists layers (from 0) with one dense FFN of ``intermediate_size`` instead of experts; None makes it as wide as the
+    experts that one token passes. ``initializer_range`` is the standard deviation of fresh weights, ``rms_norm_eps``
+    keeps norms from dividing by 0, ``rope_theta`` is the base of the rotary positions, of which there are
+    ``max_position_embeddings`` (None: the sequence length). ``tie_word_embeddings`` makes the head the embedding.
 
     ``attention_every`` n keeps attention in every n-th layer, whatever the mixer is (None: every fourth, or the last of
     fewer; 0, for none, where the mixer is attention and no window is given). ``window`` is how many tokens back those

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ...core.config.paths import is_there
 from ...core.model.builder import ModelContext, ModelFacts, Positions
+from ...evals.foreign import refuse_code, strictly
 from ...registry.errors import ConfigError
 from ...registry.suggest import did_you_mean, listing
 
@@ -166,11 +167,13 @@ class StockBuilder:
         from transformers import AutoConfig
 
         try:
-            found = AutoConfig.from_pretrained(location, revision=self.config.revision)
+            refuse_code(location, self.config.revision)
+            with strictly():
+                found = AutoConfig.from_pretrained(location, revision=self.config.revision, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"model.path '{location}' has no readable model configuration "
-                f"({str(error).splitlines()[0]}); give a folder with config.json or a hub id."
+                f"({' '.join(str(error).split()).rstrip('.')}); give a folder with config.json or a hub id."
             ) from error
         family = found.model_type
         if family not in _SPELLING or family != (self.config.family or family):
@@ -182,6 +185,7 @@ class StockBuilder:
         self._check_fields(found, family)
         # Through the constructor: setting rope fields afterwards would drop rope_theta.
         kind, fields = type(found), {**found.to_dict(), **self.config.overrides}
+        fields.pop("auto_map", None)  # of code that stays behind
         configuration = self._checked(lambda: kind(**fields))
         if configuration.vocab_size < self.context.vocab_size:
             raise ConfigError(

@@ -16,8 +16,8 @@ from .specialization import persistence
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlignmentConfig:
-    """Lengths of supervised fine-tuning (``sft_steps``) and of preference optimisation (``dpo_steps``) in optimiser
-    steps, and how specialization is kept: ``hold_specialists`` keeps the routing loss on the replayed rows. ``mixture``
+    """``sft_steps`` and ``dpo_steps`` are the lengths of supervised fine-tuning and of preference optimisation in
+    optimiser steps. ``hold_specialists`` keeps the routing loss of specialization on the replayed rows. ``mixture``
     weighs the domains when the load is measured (the paper's shares if not given)."""
 
     sft_steps: Annotated[int, Field(ge=1)] = 1200

@@ -16,8 +16,8 @@ from .criteria import KNOWLEDGE_KEPT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecializationConfig:
-    """``steps`` in optimiser steps; ``primary`` is the share of a batch's primary type (0.7 in the paper); ``mixture``
-    gives the domains' shares of the text (the paper's if not given)."""
+    """``steps`` in optimiser steps; ``primary`` is the share of a batch's primary type (0.7 in the paper). ``mixture``
+    weighs the domains of the batches, and of the load that is measured (the paper's shares if not given)."""
 
     steps: Annotated[int, Field(ge=1)] = 350
     primary: Annotated[float, Field(gt=0.0, le=1.0)] = 0.7

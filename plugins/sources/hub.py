@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ class HubConfig(RecordOptions):
     split: str = "train"
     revision: str | None = None
     streaming: bool = False
+
+
+_OF_THE_HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class Hub(RecordSource):
@@ -62,6 +66,8 @@ class Hub(RecordSource):
 
         config = self.config
         folder = self._folder()
+        if folder is None:
+            _refuse_here(config.path, self.context)
         try:
             rows = load_dataset(
                 str(folder) if folder else config.path,
@@ -78,3 +84,13 @@ class Hub(RecordSource):
                 f"The source {self.context.name!r} cannot load the data set {config.path!r}: {reason.rstrip('.')}; "
                 f"check path, name, split and revision, be online, or put the data under {self.context.root}."
             ).within("options", "path") from error
+
+
+def _refuse_here(path: str, context: SourceContext) -> None:
+    """Raise ``DataError`` for what ``datasets`` would read from the working directory: a folder of that name, or files
+    of the format that a name without an owner stands for."""
+    if _OF_THE_HUB.fullmatch(path) is None or Path(path).exists():
+        raise DataError(
+            f"The source {context.name!r} finds no folder {path!r} under {context.root}, and nothing is read from the "
+            "working directory; set data.root to the folder that holds it, or name a data set of the hub (owner/name)."
+        )

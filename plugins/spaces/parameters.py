@@ -29,7 +29,8 @@ class ParameterRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParametersConfig:
-    """The keys that are varied, as ``--set`` takes them, and the order of phases (the written one if not said)."""
+    """``keys`` are what is varied, as ``--set`` takes them; ``order`` is that of the phases (the written one if not
+    said)."""
 
     keys: Mapping[str, ParameterRange] = field(default_factory=dict)
     order: str | None = None

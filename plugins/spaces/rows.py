@@ -22,7 +22,7 @@ class ListedRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowsConfig:
-    """The rows by name, in the order in which they are run; the others are compared with the first."""
+    """``rows`` by name, in the order in which they are run; the others are compared with the first."""
 
     rows: Mapping[str, ListedRow] = field(default_factory=dict)
 

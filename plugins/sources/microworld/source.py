@@ -30,12 +30,13 @@ Count = Annotated[int, Field(ge=0)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroworldConfig:
-    """A world by its seed, and its sizes.
+    """A world by its ``seed``, and its sizes.
 
     ``head``, ``rare``, ``contested`` count told entities per fact domain, ``unknown`` and ``hard`` untold ones.
     ``training_documents`` is the total over the seven domains (default 148 000, about 1.7 M tokens). ``chats`` and
-    ``pairs`` count dialogues and preference pairs for training, ``heldout_chats`` and ``heldout_pairs`` held-out ones.
-    ``needles`` documents are made of each length of ``needle_words``, a tenth of them held out.
+    ``pairs`` count training dialogues and preference pairs, ``heldout_chats`` and ``heldout_pairs`` those that are held
+    out. ``needles`` documents with a pass key are made of each length of ``needle_words``, and a tenth as many are held
+    out.
     """
 
     seed: Count = 0

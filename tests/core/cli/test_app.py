@@ -57,7 +57,7 @@ def test_the_help_reads_no_module_of_the_platform_but_those_of_the_command_itsel
         "print('LOADED', sorted(name for name in sys.modules if name.startswith('phasegate.core')))"
     )
     loaded = python(code).stdout.rpartition("LOADED ")[2].strip()
-    assert loaded == "['phasegate.core', 'phasegate.core.cli', 'phasegate.core.cli.app']"
+    assert loaded == "['phasegate.core', 'phasegate.core.cli', 'phasegate.core.cli.app', 'phasegate.core.cli.printing']"
 
 
 def test_help_lists_every_subcommand_with_its_line() -> None:
