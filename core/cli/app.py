@@ -32,7 +32,7 @@ class Subcommand:
 
     def load(self) -> Any:
         """Import the module and return what implements the subcommand."""
-        package = __name__.partition(".")[0]
+        package = f"{__package__}".partition(".")[0]  # not of __name__, which is __main__ under python -m
         return getattr(importlib.import_module(f"{package}.{self.folder}.{self.module}"), self.name)
 
 

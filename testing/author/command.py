@@ -9,6 +9,7 @@ import typer
 
 plugin_app = typer.Typer(help="Write a plugin of your own, and check it.", no_args_is_help=True)
 
+#: The exit code of a plugin that breaks a promise; mistakes of the caller have another.
 BROKEN = 1
 
 
@@ -38,6 +39,33 @@ def new_plugin(
     typer.echo(f"{folder} is written: {len(texts)} files. Next:")
     for line in (f"pip install -e {_argument(folder)}", f"platform plugin check {names.dist}", f"platform {use}"):
         typer.echo(f"  {line}")
+
+
+@plugin_app.command("check")
+def check(
+    name: Annotated[
+        str, typer.Argument(metavar="PLUGIN", help="A distribution, an entry point, or both as dist:entry.")
+    ],
+) -> None:
+    """Try an installed plugin: metadata, loading, hooks, import time, and every promise of its components.
+
+    Prints one line per check, and ends with 1 where one fails.
+    """
+    import time
+    from collections import Counter
+
+    from .checking import check_plugin
+
+    start = time.monotonic()
+    counts: Counter[str] = Counter()
+    for finding in check_plugin(name):
+        counts[finding.outcome] += 1
+        reason = f": {finding.reason}" if finding.reason else ""
+        typer.echo(f"{finding.outcome:<14}  {finding.subject}  {finding.check}{reason}")
+    outcomes = ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("passed", "failed", "not applicable"))
+    typer.echo(f"{outcomes} in {time.monotonic() - start:.1f} s")
+    if counts["failed"]:
+        raise typer.Exit(BROKEN)
 
 
 def _argument(folder: Path) -> str:
