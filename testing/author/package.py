@@ -7,6 +7,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -90,8 +91,12 @@ def write_package(folder: Path, texts: Mapping[str, str]) -> None:
 
 
 def _filled(name: str, told: Mapping[str, str]) -> str:
-    template = files(__package__).joinpath("templates", f"{name}.template").read_text(encoding="utf-8")
-    return Template(template).substitute(told)
+    return _template(name).substitute(told)
+
+
+@cache
+def _template(name: str) -> Template:
+    return Template(files(__package__).joinpath("templates", f"{name}.template").read_text(encoding="utf-8"))
 
 
 def _plugin(told: Mapping[str, str], specs: Iterable[str], hooks: Sequence[str]) -> str:
