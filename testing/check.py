@@ -7,10 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..registry.current import current
+from ..registry.discovery import find
 from ..registry.entries import Entry
+from ..registry.errors import PhasegateError
 from ..registry.options import parse
 from ..registry.plugins import Plugins
 from ..registry.registry import Registry
+from ..registry.suggest import flat
 
 
 class NotApplicable(Exception):
@@ -21,15 +25,20 @@ class NotApplicable(Exception):
 class Example:
     """What a component is tried with where defaults are not enough.
 
-    ``options`` are the component's own. ``model`` are options of the tiny model around it (``num_experts``,
-    ``num_experts_per_tok``, …) and ``router`` the router of that model, as an experiment writes it. ``hand`` gives,
-    for a gate, a context and the values that it must report, as worked out by hand.
+    ``options`` are the component's own. ``model`` are options of the tiny model around it (``num_experts_per_tok``, …)
+    and ``router`` is that model's router, as an experiment writes it; ``prepare`` is called with the model before the
+    component sees it. ``files`` are written below the data root of a source, by name. ``experiment`` is laid over the
+    tiny experiment that a phase is tried in. ``hand`` gives, for a gate, what it is to measure (fields of its
+    ``MeasureContext`` that differ from the usual ones) and the values that it must report, worked out by hand.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
     router: Mapping[str, Any] | str = "linear"
-    hand: Callable[[], tuple[Any, Mapping[str, float]]] | None = None
+    prepare: Callable[[Any], None] | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    experiment: Mapping[str, Any] = field(default_factory=dict)
+    hand: Callable[[], tuple[Mapping[str, Any], Mapping[str, float]]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +82,19 @@ class Check:
         subject = Subject(entry=entry, example=self.example, registry=registry_of(entry))
         try:
             self.function(subject)
+        except NotApplicable:
+            raise
         except AssertionError as error:
             found = str(error).strip()
             raise AssertionError(f"{entry.label} breaks the promise: {self.promise} {found}".rstrip()) from error
+        except Exception as error:  # a component may fail in any way, and each breaks the promise
+            raise AssertionError(f"{entry.label} breaks the promise: {self.promise} {_told(error)}") from error
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, PhasegateError):
+        return f"It refused: {error} Where an option or another model would help, give an example."
+    return f"It raised {flat(error)}."
 
 
 def check_of(function: Callable[[Subject], None], example: Example) -> Check:
@@ -87,11 +106,9 @@ def check_of(function: Callable[[Subject], None], example: Example) -> Check:
 def registry_of(entry: Entry) -> Registry:
     """The built-ins and everything that the component's distribution offers, or the component alone where nothing of
     that name is installed."""
-    builtins = Plugins.load().components()
+    builtins = current()
     if any(known == entry for known in builtins):
         return builtins
-    from ..registry.discovery import find
-
     if any(found.dist == entry.dist and not found.builtin for found in find()):
         offered = Plugins.load((entry.dist,)).components()
         if any(known == entry for known in offered):

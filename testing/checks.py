@@ -16,7 +16,15 @@ from .kinds import every
 
 __all__ = ["Check", "Example", "NotApplicable", "checks_of", "entries_of", "functions_of"]
 
-_MODULES: dict[str, str] = {}
+_MODULES: dict[str, str] = {
+    "anchor": "anchors",
+    "loss": "losses",
+    "mixer": "mixers",
+    "model": "models",
+    "quantizer": "quantizers",
+    "router": "routers",
+    "search-space": "spaces",
+}
 
 
 def entries_of(dist: str) -> tuple[Entry, ...]:

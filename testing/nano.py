@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .collecting import quick_collections
+
 NANO: Mapping[str, Any] = {
     "name": "nano",
     "size": "nano",
@@ -104,7 +106,7 @@ def run_nano(
     arguments += [f"--set={override}" for override in overrides]
     arguments += [f"--plugins={name}" for name in plugins]
     out, err = io.StringIO(), io.StringIO()
-    with _quiet(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with _quiet(), quick_collections(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = 0
         try:
             main(arguments)
