@@ -98,8 +98,7 @@ def check_plugin(name: str) -> Iterator[Finding]:
 
 def _metadata(found: Found) -> Iterator[Finding]:
     """What pip and the platform read before anything is imported."""
-    checks = {"metadata": _refusal(found), "requires": _requires(found), "described": _described(found)}
-    for check, reason in checks.items():
+    for check, reason in (("metadata", _refusal(found)), ("requires", _requires(found))):
         yield Finding(subject=found.name, check=check, outcome="failed" if reason else "passed", reason=reason)
 
 
@@ -132,12 +131,6 @@ def _requires(found: Found) -> str:
         if not satisfies(installed, wanted):
             return f"it needs {wanted}; {wanted.name} {installed} is installed."
     return "" if platform else f"it does not say that it needs {PROJECT}; add '{PROJECT}>=0.1,<2' to its dependencies."
-
-
-def _described(found: Found) -> str:
-    lacking = [key for key in ("Summary", "Requires-Python") if not found.metadata.metadata.get_all(key)]
-    fields = {"Summary": "description", "Requires-Python": "requires-python"}
-    return f"its metadata lack {' and '.join(fields[key] for key in lacking)}." if lacking else ""
 
 
 def _hooks(subject: str, plugins: Plugins, names: set[str]) -> Finding:
