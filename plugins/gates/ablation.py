@@ -40,9 +40,10 @@ Experts = Mapping[int, Sequence[int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AblationConfig:
-    """Which text, and which tables: experts of single layers and of all layers are always masked; ``zero`` also zeroes
-    their outputs, ``pairs`` masks every pair over all layers (E(E-1)/2 measurements) and each domain's two busiest
-    experts. ``questions`` is the number of multiple-choice questions asked without each expert; 0 asks none.
+    """Which text (the first ``tokens`` tokens of each document of ``view`` and ``split``), and which tables: experts of
+    single layers and of all layers are always masked; ``zero`` also zeroes their outputs, ``pairs`` masks every pair
+    over all layers (E(E-1)/2 measurements) and each domain's two busiest experts. ``questions`` is the number of
+    multiple-choice questions, of ``question_view``, asked without each expert; 0 asks none.
     """
 
     view: str = "text"

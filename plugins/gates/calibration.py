@@ -46,7 +46,8 @@ _POINTS = 50  # of a risk-coverage curve, in the evidence
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationConfig:
-    """Which questions, how many bins of confidence, and above what confidence a wrong answer is a confident one.
+    """Which questions (those of ``view`` and ``split``, of the ``kinds`` named or of all), how many ``bins`` of
+    confidence, and above what confidence, ``threshold``, a wrong answer is a confident one.
 
     ``bootstrap`` is the number of replicates.
     """

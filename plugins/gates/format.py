@@ -16,7 +16,8 @@ DOCUMENTS = 240
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormatConfig:
-    """Which instructions, and how long an answer may get."""
+    """Which instructions, those of ``view`` and ``split`` (``kinds`` keeps only those), and how many tokens an answer may
+    have (``answer_tokens``)."""
 
     view: str = "chat"
     split: str = "heldout"

@@ -16,7 +16,8 @@ DOCUMENTS = 150
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeConfig:
-    """Which prompts, and how long an answer may get."""
+    """Which prompts, those of ``view`` and ``split`` (``kinds`` keeps only those), and how many tokens an answer may have
+    (``answer_tokens``)."""
 
     view: str = "preference"
     split: str = "heldout"

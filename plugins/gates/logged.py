@@ -18,7 +18,7 @@ _METRICS = ("last", "mean", "max", "min")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedConfig:
-    """Which logged value, and the last share of the rows that have it."""
+    """Which logged value, ``key``, and the last share ``window`` of the rows that have it."""
 
     key: str = "loss"
     window: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0

@@ -16,7 +16,7 @@ DOCUMENTS_PER_KIND = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NeedleConfig:
-    """Which documents; ``kinds`` (lengths in words) keeps only those."""
+    """Which documents of ``view`` and ``split``; ``kinds`` (lengths in words) keeps only those."""
 
     view: str = "needle"
     split: str = "heldout"

@@ -16,7 +16,7 @@ MINIMUM_POINTS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlateauConfig:
-    """Which logged value, and the last share of its steps that counts as the end."""
+    """Which logged value, ``key``, and the last share ``window`` of its steps that counts as the end."""
 
     key: str = "loss"
     window: float = 0.2

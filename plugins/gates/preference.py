@@ -17,7 +17,7 @@ DOCUMENTS = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreferenceConfig:
-    """Which pairs."""
+    """Which pairs: those of ``view`` and ``split``; ``kinds`` keeps only those."""
 
     view: str = "preference"
     split: str = "heldout"

@@ -17,7 +17,7 @@ from .texts import heldout_texts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecurrenceConfig:
-    """Which text: the first ``tokens`` tokens of ``rows`` documents, evenly over domains."""
+    """Which text: the first ``tokens`` tokens of ``rows`` documents of ``view`` and ``split``, evenly over domains."""
 
     view: str = "text"
     split: str = "heldout"

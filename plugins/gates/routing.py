@@ -44,7 +44,7 @@ _METRICS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingConfig:
-    """Which text: the first ``tokens`` tokens of each document (the trained length at most).
+    """Which text: the first ``tokens`` tokens of each document of ``view`` and ``split`` (the trained length at most).
 
     ``mixture`` weighs the domains for load and mutual information (equal where empty); give the training mixture
     to ask for the load the balance terms see. ``bootstrap`` is the number of replicates.

@@ -27,14 +27,18 @@ MOTIF = 4
 class MoeConfig:
     """Sizes of the model; what is None follows from ``size``.
 
+    ``hidden_size``, ``num_hidden_layers``, ``num_attention_heads``, ``head_dim``, ``moe_intermediate_size`` (of one
+    expert), ``num_experts``, ``num_experts_per_tok``, ``initializer_range``, ``rope_theta``, ``rms_norm_eps``,
+    ``max_position_embeddings`` and ``tie_word_embeddings`` mean what they mean in the library's Qwen3-MoE.
+
     ``dense_layers`` lists layers (from 0) with one dense FFN of ``intermediate_size`` instead of experts; None makes it
     as wide as the experts that one token passes. ``num_key_value_heads`` None means one per attention head.
 
     ``attention_every`` n keeps attention in every n-th layer, whatever the mixer is (None: every fourth, or the last of
     fewer; 0, for none, where the mixer is attention and no window is given). ``window`` is how many tokens back those
     layers look (None: all). ``start: dense`` builds the seed of an MoE that an ``upcycle`` step makes: the other layers
-    use the FFN of a dense layer again, that of their own ``block`` of layers or in turn (``modulo``), and have one of
-    their own where there are no dense layers.
+    use the FFN of a dense layer again, by ``sharing`` that of their own ``block`` of layers or in turn (``modulo``), and
+    have one of their own where there are no dense layers.
     """
 
     hidden_size: int | None = None

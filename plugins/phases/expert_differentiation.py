@@ -15,7 +15,8 @@ from .criteria import GINI
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertDifferentiationConfig:
     """``steps`` in optimiser steps. ``balancing`` holds the load even by a ``loss``, or without a gradient by a
-    ``bias`` that only changes which experts are selected. ``diversity`` weighs the loss that moves experts apart."""
+    ``bias`` that only changes which experts are selected. ``diversity`` weighs the loss that moves experts apart.
+    ``mixture`` gives the domains' shares of the text (the paper's if not given)."""
 
     steps: Annotated[int, Field(ge=1)] = 600
     balancing: Literal["loss", "bias"] = "loss"

@@ -20,7 +20,8 @@ FROZEN = ("attention", "embedding", "experts", "ffn", "head", "norm", "other")
 class ManifoldAlignmentConfig:
     """``steps`` in optimiser steps. ``router`` names the router that is put in place; with ``linear`` the phase is the
     control: a new linear router at equal tokens. ``final_temperature`` is where a torus ends that begins at 0.05.
-    ``imitation`` is the share of the step over which the old router is imitated less and less."""
+    ``imitation`` is the share of the step over which the old router is imitated less and less. ``mixture`` gives the
+    domains' shares of the text (the paper's if not given)."""
 
     steps: Annotated[int, Field(ge=1)] = 300
     router: str = "torus"

@@ -13,7 +13,8 @@ from .criteria import KNOWLEDGE_KEPT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecializationConfig:
-    """``steps`` in optimiser steps; ``primary`` is the share of a batch's primary type (0.7 in the paper)."""
+    """``steps`` in optimiser steps; ``primary`` is the share of a batch's primary type (0.7 in the paper); ``mixture``
+    gives the domains' shares of the text (the paper's if not given)."""
 
     steps: int = 350
     primary: float = 0.7

@@ -16,7 +16,8 @@ from .criteria import GINI, KNOWLEDGE_KEPT
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TernaryDistillationConfig:
     """``steps`` in optimiser steps. ``quantizer`` names the quantizer (null: none, as a control), ``order`` what of
-    every matrix it takes first. ``teacher`` is an earlier stage, ``direction`` that of the divergence from it."""
+    every matrix it takes first. ``teacher`` is an earlier stage, ``direction`` that of the divergence from it.
+    ``mixture`` gives the domains' shares of the text (the paper's if not given)."""
 
     steps: Annotated[int, Field(ge=1)] = 600
     quantizer: str | None = "ternary"

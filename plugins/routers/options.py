@@ -12,7 +12,7 @@ from .grids import check_grid
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearRouterConfig:
-    """How the chosen experts are weighed.
+    """How the chosen experts are weighed: ``gate``.
 
     ``softmax``: by their probabilities p (Fedus 2021, 2101.03961). ``normalized``: by p rescaled to sum 1 over the
     chosen; with top-1 that is the constant 1, and the task loss no longer reaches the router.

@@ -23,7 +23,7 @@ TABLE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperAblationConfig:
-    """Rows beside the six, by name: an order, what else each sets, and a note."""
+    """``rows`` beside the six, by name: an order, what else each sets, and a note."""
 
     rows: Mapping[str, ListedRow] = field(default_factory=dict)
 

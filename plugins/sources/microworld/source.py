@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from ....core.data.hashing import digest
-from ....core.data.source import SourceContext, Split
+from ....core.data.source import VIEW_COLUMNS, SourceContext, Split
 from ....registry.errors import DataError
 from .chats import chat_rows, preference_rows
 from .later import NEEDLES, needle_rows
@@ -28,7 +28,9 @@ class MicroworldConfig:
     """A world by its seed, and its sizes.
 
     ``head``, ``rare``, ``contested`` count told entities per fact domain, ``unknown`` and ``hard`` untold ones.
-    ``training_documents`` is the total over the seven domains (default 148 000, about 1.7 M tokens).
+    ``training_documents`` is the total over the seven domains (default 148 000, about 1.7 M tokens). ``chats`` and
+    ``pairs`` count dialogues and preference pairs for training, ``heldout_chats`` and ``heldout_pairs`` held-out ones.
+    ``needles`` documents are made of each length of ``needle_words``, a tenth of them held out.
     """
 
     seed: int = 0
@@ -101,7 +103,8 @@ class Microworld:
             )
         else:
             raise DataError(f"The source {self.context.name!r} has no view {view!r}; it has {', '.join(self.views())}.")
-        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        # A small world may have no row of a split: a tenth of four needles is none.
+        columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else VIEW_COLUMNS[view])}
         return dataset_of(columns, digest(self.fingerprint(), view, split))
 
     def _documents(self, split: Split) -> dict[str, int]:
