@@ -8,7 +8,6 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +20,10 @@ OFFLINE = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-ver
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """A virtual environment in ``folder``."""
+    """A virtual environment in ``folder``; ``wheels`` holds a wheel of the platform as this checkout makes it."""
 
     folder: Path
+    wheels: Path
 
     @property
     def scripts(self) -> Path:
@@ -49,16 +49,9 @@ class Environment:
         assert found.returncode == 0, f"{command[:4]}\n{found.stdout[-4000:]}\n{found.stderr[-4000:]}"
         return found.stdout
 
-    def install(self, *what: str | Path, cwd: Path, options: Sequence[str] = ()) -> None:
-        """Install folders with pip, in one call."""
-        done = subprocess.run(
-            [sys.executable, "-m", "pip", "--python", str(self.folder), "install", *OFFLINE, *options, *map(str, what)],
-            cwd=cwd,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-4000:]
+    def install(self, *what: str | Path, cwd: Path) -> None:
+        """Install folders or wheels with pip, in one call."""
+        pip("--python", self.folder, "install", *OFFLINE, *what, cwd=cwd)
 
 
 @pytest.fixture(scope="session")
@@ -66,14 +59,23 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """An environment that is empty but for the platform, installed as a wheel of what is in this checkout."""
     folder = tmp_path_factory.mktemp("environment") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    environment = Environment(folder=folder)
+    environment = Environment(folder=folder, wheels=folder.with_name("wheels"))
     site = sysconfig.get_path("purelib", "venv", {"base": str(folder)})
     libraries = sysconfig.get_path("purelib")
     (Path(site) / "libraries.pth").write_text(f"import site; site.addsitedir({libraries!r})\n", encoding="utf-8")
-    source = folder.with_name(f"{folder.name}-source")
+    source = folder.with_name("source")
     _copy(source)
-    environment.install(source, cwd=folder)
+    pip("wheel", *OFFLINE, "--wheel-dir", environment.wheels, source, cwd=folder)
+    environment.install(*environment.wheels.iterdir(), cwd=folder)
     return environment
+
+
+def pip(*arguments: str | Path, cwd: Path) -> None:
+    """Run the pip of this environment, which must succeed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
 
 
 def _copy(folder: Path) -> None:
