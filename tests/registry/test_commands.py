@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,6 +98,36 @@ def test_a_refused_plugin_is_listed_with_the_reason(install: Any) -> None:
         "refused",
         "has a requirement that cannot be read: 'not a requirement'. Repair the package.",
     )
+
+
+@pytest.mark.parametrize(
+    ("points", "name", "why"),
+    [
+        (
+            b"[phasegate.plugins.v1]\nlego phasegate_lego\n",
+            "unknown",
+            "has a list of entry points that cannot be read (",
+        ),
+        (b"[console_scripts]\nlego = \xff\xfe\n", "unknown", "has a list of entry points that cannot be read (Unicode"),
+        (
+            b"[phasegate.plugins.v1]\nlego = not a module!\n",
+            "lego",
+            "names 'not a module!' as a plugin, which is no module.",
+        ),
+    ],
+)
+def test_a_package_with_broken_metadata_is_refused_and_does_not_hide_the_others(
+    points: bytes, name: str, why: str, three: None, site: Path
+) -> None:
+    (info,) = site.glob("phasegate_lego-*.dist-info")
+    (info / "entry_points.txt").write_bytes(points)
+    told = {row["name"]: row for row in json.loads(printed("plugins", "--json"))}
+    assert told[f"phasegate-lego:{name}"]["status"] == "refused"
+    assert told[f"phasegate-lego:{name}"]["reason"].startswith(why)
+    assert told["phasegate-canary:canary"]["status"] == "available"
+    assert told["phasegate:builtin"]["status"] == "loaded"
+    with pytest.raises(PluginError, match="Repair the package"):
+        raise run("plugins", "-p", "phasegate-lego").exception or AssertionError
 
 
 def test_asking_for_a_plugin_that_fails_is_an_error(three: None) -> None:
