@@ -66,7 +66,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     source = folder.with_name("source")
     _copy(source)
     pip("wheel", *OFFLINE, "--wheel-dir", environment.wheels, source, cwd=folder)
-    environment.install(*environment.wheels.iterdir(), cwd=folder)
+    # pip sees the checkout among the libraries and would call that the platform.
+    environment.install("--force-reinstall", *environment.wheels.iterdir(), cwd=folder)
     return environment
 
 

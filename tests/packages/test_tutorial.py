@@ -17,7 +17,9 @@ pytestmark = pytest.mark.slow
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tutorial.md").read_text(encoding="utf-8")
 _BLOCK = re.compile(r"^```(\w+)( not run)?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-# The reader's environment gets its libraries from the network; here it sees those of this one.
+# The reader's environment gets its libraries from the network; here it sees those of this one, among which is a
+# checkout of the platform. It gets the platform as a wheel, as the reader does. Builds are not isolated, so that the
+# setuptools that Python 3.11 puts into a new environment, which is too old, must not be found first.
 _VENV = "python3 -m venv .venv\n"
 _SEEN = "import site; site.addsitedir({!r})".format(sysconfig.get_path("purelib"))
 _PATH = ".venv/lib/python{}.{}/site-packages/libraries.pth".format(*sys.version_info)
@@ -31,8 +33,10 @@ def script(page: str) -> str:
         if skipped or text.startswith("# in "):
             continue
         if language == "bash":
-            seeing = f"{shlex.quote(sys.executable)} -m venv .venv\necho {shlex.quote(_SEEN)} > {_PATH}\n"
-            parts.append(text.replace(_VENV, seeing))
+            made = f"{shlex.quote(sys.executable)} -m venv .venv\necho {shlex.quote(_SEEN)} > {_PATH}\n"
+            given = ".venv/bin/pip uninstall --quiet --yes setuptools\n"
+            given += '.venv/bin/pip install --quiet --force-reinstall "$PIP_FIND_LINKS"/phasegate-*.whl\n'
+            parts.append(text.replace(_VENV, made + given))
             continue
         assert named, f"a block is no command and names no file: {text[:60]}"
         parts.append(f"cat > {named[1]} <<'END_OF_BLOCK'\n{text[named.end() :]}END_OF_BLOCK\n")
