@@ -18,12 +18,15 @@ __all__ = ["Check", "Example", "NotApplicable", "checks_of", "entries_of", "func
 
 _MODULES: dict[str, str] = {
     "anchor": "anchors",
+    "gate": "gates",
     "loss": "losses",
     "mixer": "mixers",
     "model": "models",
+    "phase": "phases",
     "quantizer": "quantizers",
     "router": "routers",
     "search-space": "spaces",
+    "source": "sources",
 }
 
 

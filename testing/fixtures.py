@@ -102,7 +102,7 @@ def plugins(plugin_site: Path, monkeypatch: pytest.MonkeyPatch) -> LoadPlugins:
                 continue
             name = f"object-{next(numbers)}"
             module = f"{name.replace('-', '_')}_given"
-            monkeypatch.setitem(sys.modules, module, plugin)  # type: ignore[arg-type]
+            monkeypatch.setitem(sys.modules, module, plugin)
             Site(folder=plugin_site).install(name, entry="given", module=module)
             requests.append(name)
         return Plugins.load(requests, require)
@@ -118,13 +118,13 @@ def record_hooks(monkeypatch: pytest.MonkeyPatch) -> RecordHooks:
     The list grows as hooks are called, and keeps their contexts alive.
     """
 
-    def start(manager: Plugins | None = None) -> list[HookRecord]:
+    def start(plugins: Plugins | None = None) -> list[HookRecord]:
         from ..registry.plugins import Plugins
         from .recording import record
 
         calls: list[HookRecord] = []
-        if manager is not None:
-            record(manager, calls)
+        if plugins is not None:
+            record(plugins, calls)
             return calls
         original: Callable[..., Plugins] = Plugins.load
 

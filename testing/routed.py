@@ -18,7 +18,7 @@ from ..core.model.parameters import routers_of
 from ..core.training.accounting import following
 from ..core.training.capture import RouterCapture
 from ..core.training.contrast import PairCollator
-from ..core.training.job import Objective, StepJob, build_trainer
+from ..core.training.job import StepJob, build_trainer
 from ..core.training.pairs import Pairs, RowCounts, count_rows, split_answers, token_log_probabilities
 from ..core.training.release import release
 from ..core.training.terms import LossContext, LossSetup, WeightedLoss
@@ -169,7 +169,7 @@ class Trained:
     gradients: Mapping[str, torch.Tensor]
 
 
-class _FirstGradients(TrainerCallback):  # type: ignore[misc]
+class _FirstGradients(TrainerCallback):
     def __init__(self) -> None:
         self.found: dict[str, torch.Tensor] = {}
 
@@ -181,12 +181,11 @@ class _FirstGradients(TrainerCallback):  # type: ignore[misc]
 
 def train(trial: Trial, name: str, *, accumulate: int, steps: int = 1, rows: int = 4) -> Trained:
     """Train the trial's model on its term beside the task loss, by the platform's own trainer."""
-    objective: Objective = "contrast" if trial.over_pairs else "causal"
     data = pair_rows(steps * rows) if trial.over_pairs else text_rows(steps * rows)
     first = _FirstGradients()
     with quick_collections(), TemporaryDirectory() as folder:
         job = StepJob(
-            objective=objective,
+            objective="contrast" if trial.over_pairs else "causal",
             model=trial.model,
             tokenizer=tiny_tokenizer(),
             train=data,

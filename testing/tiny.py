@@ -60,7 +60,12 @@ def own_ref(subject: Subject) -> Ref:
 
 
 def tiny_model(
-    subject: Subject, *, seed: int = 0, mixer: Ref | None = None, quantizer: Ref | None = None, router: Ref | None = None
+    subject: Subject,
+    *,
+    seed: int = 0,
+    mixer: Ref | None = None,
+    quantizer: Ref | None = None,
+    router: Ref | None = None,
 ) -> PreTrainedModel:
     """The platform's own MoE of two layers, eight experts and top-2, with the example's ``model`` options."""
     context = model_context(subject, mixer=mixer, quantizer=quantizer, router=router)

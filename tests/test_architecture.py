@@ -33,7 +33,7 @@ NAMES = {dotted(path): path for path in MODULES}
 LIGHT = [
     name
     for name in NAMES
-    if name in {"phasegate", "phasegate.plugins.builtin"}
+    if name in {"phasegate", "phasegate.plugins.builtin", "phasegate.testing.checks", "phasegate.testing.fixtures"}
     or name.startswith(("phasegate.registry", "phasegate.core.config", "phasegate.core.cli"))
 ]
 

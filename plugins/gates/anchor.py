@@ -28,9 +28,9 @@ _METRICS = ("detected", "false_positive_rate", "auroc", "blocked", "refused_guar
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnchorGateConfig:
-    """Which prompts, of ``view`` and ``split``; which kinds are ``harmful`` (all others are to be answered); how many of
-    them, evenly by kind, are also answered with the anchor in place (``answers``, 0: none), and with how many tokens at
-    most (``answer_tokens``); beginnings of answers that count as ``refusals`` besides the usual ones."""
+    """Which prompts, of ``view`` and ``split``; which kinds are ``harmful`` (all others are to be answered); how many
+    of them, evenly by kind, are also answered with the anchor in place (``answers``, 0: none), and with how many tokens
+    at most (``answer_tokens``); beginnings of answers that count as ``refusals`` besides the usual ones."""
 
     view: str = "refusal"
     split: str = "heldout"

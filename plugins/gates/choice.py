@@ -14,8 +14,8 @@ from .measuring import NotMeasured, fitting, or_missing, run_pack, view_rows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChoiceConfig:
-    """Which questions of ``view`` and ``split``: ``kinds`` keeps only those, ``seen`` only those whose phrasing was (not)
-    trained on."""
+    """Which questions of ``view`` and ``split``: ``kinds`` keeps only those, ``seen`` only those whose phrasing was
+    (not) trained on."""
 
     view: str = "choice"
     split: str = "heldout"

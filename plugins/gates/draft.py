@@ -26,8 +26,8 @@ _METRICS = ("acceptance", "alpha", "identical", "predicted_speedup", "speedup", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DraftConfig:
-    """Which prompts, of ``view`` and ``split`` (of a text view: its first ``prompt_tokens`` tokens; ``kinds`` keeps only
-    those), and how many tokens an answer may have (``answer_tokens``). ``bootstrap`` is the number of replicates.
+    """Which prompts, of ``view`` and ``split`` (of a text view: its first ``prompt_tokens`` tokens; ``kinds`` keeps
+    only those), and how many tokens an answer may have (``answer_tokens``). ``bootstrap`` is the number of replicates.
 
     ``proposals`` is the number of proposed tokens (the draft's own if not given), ``rounds`` how often each prompt is
     timed. The curve goes from 1 to ``curve`` proposed tokens over ``curve_prompts`` of the prompts. ``experts`` is the

@@ -16,8 +16,8 @@ DOCUMENTS = 240
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormatConfig:
-    """Which instructions, those of ``view`` and ``split`` (``kinds`` keeps only those), and how many tokens an answer may
-    have (``answer_tokens``)."""
+    """Which instructions, those of ``view`` and ``split`` (``kinds`` keeps only those), and how many tokens an answer
+    may have (``answer_tokens``)."""
 
     view: str = "chat"
     split: str = "heldout"

@@ -16,8 +16,8 @@ DOCUMENTS = 150
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeConfig:
-    """Which prompts, those of ``view`` and ``split`` (``kinds`` keeps only those), and how many tokens an answer may have
-    (``answer_tokens``)."""
+    """Which prompts, those of ``view`` and ``split`` (``kinds`` keeps only those), and how many tokens an answer may
+    have (``answer_tokens``)."""
 
     view: str = "preference"
     split: str = "heldout"

@@ -19,8 +19,8 @@ DOCUMENTS_PER_DOMAIN = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PerplexityConfig:
-    """Which text: the first ``tokens`` tokens of each document of ``view`` and ``split``; ``domains`` and ``kinds`` keep
-    only those.
+    """Which text: the first ``tokens`` tokens of each document of ``view`` and ``split``; ``domains`` and ``kinds``
+    keep only those.
 
     ``borders`` are token positions, rising, between which longer documents are also scored part by part.
     """

@@ -24,8 +24,8 @@ _USUAL = 0.01
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusalConfig:
-    """Which prompts, of ``view`` and ``split``; which kinds are ``harmful`` (all others are to be answered); beginnings of
-    answers that count as ``refusals`` besides the usual ones; and how many tokens an answer may have
+    """Which prompts, of ``view`` and ``split``; which kinds are ``harmful`` (all others are to be answered); beginnings
+    of answers that count as ``refusals`` besides the usual ones; and how many tokens an answer may have
     (``answer_tokens``)."""
 
     view: str = "refusal"

@@ -28,7 +28,8 @@ _METRICS = ("same", "one_hop", "two_hop", "far", "distance", "drift", "unreached
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TorusConfig:
-    """Which text: the first ``tokens`` tokens of each document of ``view`` and ``split``. ``bootstrap`` is the number of replicates."""
+    """Which text: the first ``tokens`` tokens of each document of ``view`` and ``split``. ``bootstrap`` is the number
+    of replicates."""
 
     view: str = "text"
     split: str = "heldout"

@@ -37,8 +37,8 @@ class MoeConfig:
     ``attention_every`` n keeps attention in every n-th layer, whatever the mixer is (None: every fourth, or the last of
     fewer; 0, for none, where the mixer is attention and no window is given). ``window`` is how many tokens back those
     layers look (None: all). ``start: dense`` builds the seed of an MoE that an ``upcycle`` step makes: the other layers
-    use the FFN of a dense layer again, by ``sharing`` that of their own ``block`` of layers or in turn (``modulo``), and
-    have one of their own where there are no dense layers.
+    use the FFN of a dense layer again, by ``sharing`` that of their own ``block`` of layers or in turn (``modulo``),
+    and have one of their own where there are no dense layers.
     """
 
     hidden_size: int | None = None

@@ -13,9 +13,9 @@ from .specialization import persistence
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlignmentConfig:
-    """Lengths of supervised fine-tuning (``sft_steps``) and of preference optimisation (``dpo_steps``) in optimiser steps,
-    and how specialization is kept: ``hold_specialists`` keeps the routing loss on the replayed rows. ``mixture`` weighs the domains when the
-    load is measured (the paper's shares if not given)."""
+    """Lengths of supervised fine-tuning (``sft_steps``) and of preference optimisation (``dpo_steps``) in optimiser
+    steps, and how specialization is kept: ``hold_specialists`` keeps the routing loss on the replayed rows. ``mixture``
+    weighs the domains when the load is measured (the paper's shares if not given)."""
 
     sft_steps: int = 1200
     dpo_steps: int = 120

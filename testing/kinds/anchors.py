@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -115,7 +115,9 @@ def positive_after_perturbation(subject: Subject) -> None:
     with torch.no_grad():
         norm.weight.neg_()
     value = anchor.penalty(model)
-    assert float(value.detach()) > 0.0, f"The penalty is {float(value.detach()):.3g} for a model that says the opposite."
+    assert float(value.detach()) > 0.0, (
+        f"The penalty is {float(value.detach()):.3g} for a model that says the opposite."
+    )
     assert value.requires_grad, "The penalty has no gradient."
     value.backward()
     reached = [p.grad for p in model.parameters() if p.grad is not None]
@@ -131,7 +133,7 @@ def saved(subject: Subject) -> None:
     again.restore(json.loads(json.dumps(dict(facts), allow_nan=False)), {k: v.clone() for k, v in tensors.items()})
     assert torch.equal(again.score(material.hidden), anchor.score(material.hidden)), "It gives other scores."
     with torch.no_grad():
-        model.get_submodule("model.norm").weight.mul_(-0.5)  # type: ignore[operator,union-attr]
+        model.get_submodule("model.norm").weight.mul_(-0.5)
         assert torch.equal(again.penalty(model), anchor.penalty(model)), "It has another penalty."
 
 
@@ -146,7 +148,9 @@ def fails_closed(subject: Subject) -> None:
     assert bool(vetoed.all()), f"Never captured, it lets {int((~vetoed).sum())} of {len(hidden)} prompts pass."
     saved_facts, tensors = guard_of(subject, anchor).save()
     facts: dict[str, Any] = json.loads(json.dumps(saved_facts))
-    broken = [("nothing of what it saved", {**facts, "captured": {}}, {})]
+    broken: list[tuple[str, dict[str, Any], Mapping[str, torch.Tensor]]] = [
+        ("nothing of what it saved", {**facts, "captured": {}}, {})
+    ]
     broken += [(f"no '{name}'", facts, {k: v for k, v in tensors.items() if k != name}) for name in tensors]
     broken += [
         (f"NaN in '{name}'", facts, {**tensors, name: torch.full_like(tensor, torch.nan)})

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 
 from ...registry.discovery import find
@@ -30,9 +30,7 @@ def summary(subject: Subject) -> None:
     """A component says in one sentence what it is, for listings."""
     text = subject.entry.component.summary
     assert text.strip(), "It has no summary; give its spec one."
-    assert "\n" not in text and len(text) <= 160, (
-        f"Its summary has {len(text)} characters in {text.count(chr(10)) + 1} lines; one line of at most 160 fits a listing."
-    )
+    assert "\n" not in text and len(text) <= 160, "Its summary is no line of at most 160 characters, as a listing has."
 
 
 def loads(subject: Subject) -> None:
@@ -83,9 +81,7 @@ def listing_is_light(subject: Subject) -> None:
     if not found:
         raise NotApplicable("it belongs to no installed distribution")
     heavy = [name for name in _imported_by_listing(subject.entry.dist, os.pathsep.join(sys.path)) if name in _HEAVY]
-    assert not heavy, (
-        f"Loading {subject.entry.dist} imports {', '.join(heavy)}; name targets as 'module:attribute' and import them there."
-    )
+    assert not heavy, f"Loading {subject.entry.dist} imports {', '.join(heavy)}; name targets as 'module:attribute'."
 
 
 def documented(subject: Subject) -> None:
@@ -95,8 +91,12 @@ def documented(subject: Subject) -> None:
     config = subject.entry.config_class()
     if config is None:
         return
-    text = config.__doc__ or ""
-    assert text and not text.startswith(f"{config.__name__}("), f"{config.__name__} has no docstring."
+    # A dataclass without a docstring gets its signature for one.
+    bases = [base for base in config.__mro__ if is_dataclass(base)]
+    text = "\n".join(
+        base.__doc__ for base in bases if base.__doc__ and not base.__doc__.startswith(f"{base.__name__}(")
+    )
+    assert text, f"{config.__name__} has no docstring."
     silent = [item.name for item in fields(config) if item.init and not re.search(rf"\b{item.name}\b", text)]
     assert not silent, f"The docstring of {config.__name__} does not mention {', '.join(silent)}."
 

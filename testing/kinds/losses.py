@@ -59,7 +59,9 @@ def masked(subject: Subject) -> None:
         values.append(float(value.detach()))
         named = trial.model.named_parameters()
         gradients.append({name: p.grad for name, p in named if p.grad is not None and "embed" not in name})
-    assert math.isclose(*values, rel_tol=1e-5, abs_tol=1e-6), f"Other padding gave {values[1]:.6g}, not {values[0]:.6g}."
+    assert math.isclose(*values, rel_tol=1e-5, abs_tol=1e-6), (
+        f"Other padding gave {values[1]:.6g}, not {values[0]:.6g}."
+    )
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-6)
 
@@ -80,16 +82,16 @@ def accumulation(subject: Subject) -> None:
 
 def determinism(subject: Subject) -> None:
     """Equal batches give equal bits, and no global random state is used or changed."""
-    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    states = torch.get_rng_state(), repr(np.random.get_state(legacy=False)), random.getstate()
     first, second = (_step(try_out(subject)) for _ in range(2))
     assert torch.equal(first, second), f"The same batch gave {float(second)} after {float(first)}."
     assert torch.equal(torch.get_rng_state(), states[0]), "It changes torch's global random state."
-    assert np.random.get_state()[1].tolist() == states[1], "It changes numpy's global random state."
+    assert repr(np.random.get_state(legacy=False)) == states[1], "It changes numpy's global random state."
     assert random.getstate() == states[2], "It changes Python's global random state."
 
 
 def leaves_the_model(subject: Subject) -> None:
-    """A call leaves weights, mode and ``requires_grad`` of the model as they were; only ``after_step`` may move things."""
+    """A call leaves weights, mode and ``requires_grad`` of the model as they were; ``after_step`` moves things."""
     trial = try_out(subject)
     context = context_of(trial)
     mode, digest = trial.model.training, weights_digest(trial.model)

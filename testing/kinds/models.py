@@ -71,7 +71,9 @@ def counts(subject: Subject) -> None:
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     for name, role in roles_of(model).items():
         found[role] = found.get(role, 0) + sizes[name]
-    assert facts.total == sum(sizes.values()), f"It counts {facts.total:,} parameters and builds {sum(sizes.values()):,}."
+    assert facts.total == sum(sizes.values()), (
+        f"It counts {facts.total:,} parameters and builds {sum(sizes.values()):,}."
+    )
     told = {role: count for role, count in facts.by_role.items() if count}
     assert told == found, f"By role it counts {told}, and builds {found}."
     assert 0 < facts.active <= facts.total, f"It counts {facts.active:,} active parameters of {facts.total:,}."

@@ -51,9 +51,8 @@ def indices(subject: Subject) -> None:
     """Every token goes to k different experts, numbered from 0."""
     for top_k in (1, 2, EXPERTS):
         _, _, index = router_of(subject, top_k=top_k)(states())
-        assert 0 <= int(index.min()) and int(index.max()) < EXPERTS, (
-            f"Indices go from {int(index.min())} to {int(index.max())} among {EXPERTS} experts."
-        )
+        low, high = int(index.min()), int(index.max())
+        assert low >= 0 and high < EXPERTS, f"Indices go from {low} to {high} among {EXPERTS} experts."
         ordered = index.sort(-1).values
         assert bool((ordered[:, 1:] != ordered[:, :-1]).all()), f"With top-{top_k} a token goes to one expert twice."
 
@@ -97,7 +96,7 @@ def gradient(subject: Subject) -> None:
     router, hidden = router_of(subject).train(), states().requires_grad_()
     _, weight, _ = router(hidden)
     assert weight.requires_grad, "The weights have no gradient, so the task loss never trains this router."
-    (weight * torch.linspace(0.5, 1.5, weight.numel()).view_as(weight)).sum().backward()  # type: ignore[no-untyped-call]
+    (weight * torch.linspace(0.5, 1.5, weight.numel()).view_as(weight)).sum().backward()
     reached = {"the hidden states": hidden.grad, **{name: p.grad for name, p in router.named_parameters()}}
     for name, found in reached.items():
         assert found is not None and bool(found.any()), f"No gradient reaches {name}."

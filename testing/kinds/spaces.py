@@ -13,7 +13,9 @@ from ..check import NotApplicable, Subject
 #: The curriculum that spaces are asked about: the six phases of the paper.
 CURRICULUM = Curriculum(
     phases=("foundation", "specialization", "alignment", "safety", "metacognition", "optimization"),
-    uses={name: name for name in ("foundation", "specialization", "alignment", "safety", "metacognition", "optimization")},
+    uses={
+        name: name for name in ("foundation", "specialization", "alignment", "safety", "metacognition", "optimization")
+    },
     requires={
         "foundation": (),
         "specialization": ("knowledge",),
@@ -101,7 +103,10 @@ def replay(subject: Subject) -> None:
     again = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=2))
     for params in recorded:
         again.enqueue_trial(json.loads(json.dumps(params)))
-        drawn = again.ask(distributions(space_of(subject))).params
+        try:
+            drawn = again.ask(distributions(space_of(subject))).params
+        except ValueError as error:
+            raise AssertionError(f"{params} cannot be drawn again: {error}.") from error
         assert point_key(drawn) == point_key(params), f"{params} became {drawn}."
         assert row_of(space, drawn) == row_of(space, params), "Another row was drawn."
 

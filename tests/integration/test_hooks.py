@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +20,7 @@ calls = []
 @hookimpl
 def phasegate_components():
     """One loss."""
-    yield LossSpec(name="nothing", target="phasegate_watcher_loss:Nothing", summary="Adds nothing.")
+    yield LossSpec(name="nothing", target="phasegate_watcher.losses:Nothing", summary="Adds nothing.")
 
 
 @hookimpl
@@ -90,22 +90,11 @@ class Nothing:
 
 
 @pytest.fixture
-def watcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def watcher(install_plugin: Any) -> list[str]:
     """A distribution ``phasegate-watcher`` that is installed as far as metadata can tell; its list of calls."""
-    site = tmp_path / "site"
-    info = site / "phasegate_watcher-1.0.dist-info"
-    info.mkdir(parents=True)
-    (site / "phasegate_watcher.py").write_text(PLUGIN)
-    (site / "phasegate_watcher_loss.py").write_text(LOSS)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: phasegate-watcher\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[phasegate.plugins.v1]\nwatcher = phasegate_watcher\n")
-    (info / "RECORD").write_text("phasegate_watcher.py,,\n")
-    monkeypatch.syspath_prepend(str(site))
-    importlib.invalidate_caches()
-    calls: list[str] = importlib.import_module("phasegate_watcher").calls
-    yield calls  # type: ignore[misc]
-    for name in ("phasegate_watcher", "phasegate_watcher_loss"):
-        sys.modules.pop(name, None)
+    install_plugin("phasegate-watcher", PLUGIN, files={"losses.py": LOSS})
+    calls: list[str] = importlib.import_module("phasegate_watcher.plugin").calls
+    return calls
 
 
 ONE = ("--set=order=foundation", "--set=phases.foundation.steps.pretrain.steps=3")

@@ -36,10 +36,10 @@ def lines(*arguments: str) -> list[list[str]]:
 
 
 @pytest.fixture
-def three(install: Any, install_router: Any) -> None:
+def three(install_plugin: Any, install_router: Any) -> None:
     install_router("phasegate-lego", version="1.2.0")
-    install("phasegate-canary", EXPLODES)
-    install("phasegate-old", EXPLODES, group="phasegate.plugins.v0")
+    install_plugin("phasegate-canary", EXPLODES)
+    install_plugin("phasegate-old", EXPLODES, group="phasegate.plugins.v0")
 
 
 def test_plugins_are_listed_as_loaded_available_or_refused_from_metadata_alone(three: None) -> None:
@@ -155,9 +155,9 @@ def test_a_refused_plugin_is_shown_as_an_error(three: None) -> None:
         raise run("plugins", "show", "old").exception or AssertionError
 
 
-def test_the_order_of_hooks_is_shown_for_every_hook(install: Any) -> None:
+def test_the_order_of_hooks_is_shown_for_every_hook(install_plugin: Any) -> None:
     source = "from phasegate import hookimpl\n@hookimpl(wrapper=True)\ndef phasegate_run_phase(ctx): return (yield)"
-    install("phasegate-lego", source)
+    install_plugin("phasegate-lego", source)
     told = lines("plugins", "hooks", "-p", "lego")
     assert ["phasegate_run_phase", "1", "phasegate-lego:lego", "wrapper"] in told
     assert ["phasegate_run_phase", "2", "phasegate:core", "asked", "to", "be", "last"] in told

@@ -38,9 +38,9 @@ def test_every_kind_and_every_common_field_is_documented() -> None:
 
 
 @pytest.fixture
-def lego(install: Any) -> Plugins:
+def lego(install_plugin: Any) -> Plugins:
     losses = block("src/phasegate_lego/losses.py")
-    install("phasegate-lego", block("src/phasegate_lego/plugin.py"), files={"losses.py": losses})
+    install_plugin("phasegate-lego", block("src/phasegate_lego/plugin.py"), files={"losses.py": losses})
     return Plugins.load(["phasegate-lego"], ["phasegate-lego>=1"])
 
 

@@ -75,11 +75,11 @@ def test_a_long_value_is_cut(registry: Registry) -> None:
     assert len(refusal(registry, experts="x" * 10_000)) < 250
 
 
-def test_options_of_a_component_that_takes_none_are_refused(install: Any) -> None:
+def test_options_of_a_component_that_takes_none_are_refused(install_plugin: Any) -> None:
     source = (
         "from phasegate import *\n@hookimpl\ndef phasegate_components():\n    yield AnchorSpec(name='x', target='a:b')"
     )
-    install("phasegate-lego", source)
+    install_plugin("phasegate-lego", source)
     registry = Plugins.load(["lego"]).components()
     assert registry.config("anchor", "x", {}) is None
     with pytest.raises(ConfigError, match=r"^anchor phasegate-lego:x takes no options, but got layer\.$"):

@@ -21,9 +21,11 @@ def code(*requests: str) -> str:
     return str(manifest(*requests)["dists"]["phasegate-lego"]["code"])
 
 
-def test_a_manifest_names_order_versions_and_revisions_of_what_was_used(install_router: Any, install: Any) -> None:
+def test_a_manifest_names_order_versions_and_revisions_of_what_was_used(
+    install_router: Any, install_plugin: Any
+) -> None:
     install_router("phasegate-lego", version="1.2")
-    install("phasegate-other")
+    install_plugin("phasegate-other")
     told = manifest("other,lego")
     assert told["api"] == 1
     assert told["order"] == ["phasegate:builtin", "phasegate-other:other", "phasegate-lego:lego"]
@@ -41,33 +43,35 @@ def test_a_manifest_survives_json(install_router: Any) -> None:
     assert json.loads(json.dumps(told)) == told
 
 
-def test_a_wheel_is_hashed_from_what_pip_recorded(install: Any, site: Path) -> None:
-    install("phasegate-lego", "X = 1")
+def test_a_wheel_is_hashed_from_what_pip_recorded(install_plugin: Any, plugin_site: Path) -> None:
+    install_plugin("phasegate-lego", "X = 1")
     lines = []
     for name in ("phasegate_lego/__init__.py", "phasegate_lego/plugin.py"):
-        raw = hashlib.sha256((site / name).read_bytes()).digest()
+        raw = hashlib.sha256((plugin_site / name).read_bytes()).digest()
         lines.append(f"{name} sha256={base64.urlsafe_b64encode(raw).rstrip(b'=').decode()}")
     assert code("lego") == f"sha256:{hashlib.sha256(chr(10).join(lines).encode()).hexdigest()}"
 
 
-def test_how_a_wheel_was_installed_does_not_change_its_hash(install: Any, site: Path) -> None:
-    install("phasegate-lego", "X = 1")
+def test_how_a_wheel_was_installed_does_not_change_its_hash(install_plugin: Any, plugin_site: Path) -> None:
+    install_plugin("phasegate-lego", "X = 1")
     before = code("lego")
-    record = site / "phasegate_lego-1.0.dist-info" / "RECORD"
+    record = plugin_site / "phasegate_lego-1.0.dist-info" / "RECORD"
     extra = "phasegate_lego-1.0.dist-info/INSTALLER,sha256=abc,4\n../../../bin/lego,sha256=def,9\n"
     record.write_text(extra + record.read_text())
     assert code("lego") == before
 
 
-def test_a_wheel_with_other_code_under_one_version_has_another_hash(install: Any) -> None:
-    install("phasegate-lego", "X = 1")
+def test_a_wheel_with_other_code_under_one_version_has_another_hash(install_plugin: Any) -> None:
+    install_plugin("phasegate-lego", "X = 1")
     before = code("lego")
-    install("phasegate-lego", "X = 2")
+    install_plugin("phasegate-lego", "X = 2")
     assert code("lego") != before
 
 
-def test_an_edit_in_place_of_an_editable_install_is_seen(install: Any) -> None:
-    package = install("phasegate-lego", "X = 1", files={"deep/__init__.py": "", "deep/x.py": "Y = 1"}, editable=True)
+def test_an_edit_in_place_of_an_editable_install_is_seen(install_plugin: Any) -> None:
+    package = install_plugin(
+        "phasegate-lego", "X = 1", files={"deep/__init__.py": "", "deep/x.py": "Y = 1"}, editable=True
+    )
     before = manifest("lego")
     assert before["dists"]["phasegate-lego"]["editable"] is True
     (package / "deep" / "x.py").write_text("Y = 2")
@@ -75,38 +79,38 @@ def test_an_edit_in_place_of_an_editable_install_is_seen(install: Any) -> None:
     assert line.startswith("phasegate-lego: 1.0 (editable, sha256:")
 
 
-def test_folders_that_are_no_packages_are_not_code_of_an_editable_install(install: Any) -> None:
-    package = install("phasegate-lego", editable=True)
+def test_folders_that_are_no_packages_are_not_code_of_an_editable_install(install_plugin: Any) -> None:
+    package = install_plugin("phasegate-lego", editable=True)
     before = code("lego")
     (package / "tests").mkdir()
     (package / "tests" / "test_x.py").write_text("assert True")
     assert code("lego") == before
 
 
-def test_a_package_that_only_a_component_names_is_hashed_too(install_router: Any, site: Path) -> None:
-    helper = site / "lego_models"
+def test_a_package_that_only_a_component_names_is_hashed_too(install_router: Any, plugin_site: Path) -> None:
+    helper = plugin_site / "lego_models"
     helper.mkdir()
     (helper / "__init__.py").write_text("X = 1")
     install_router("phasegate-lego", editable=True)
-    plugin = site / "phasegate_lego" / "plugin.py"
+    plugin = plugin_site / "phasegate_lego" / "plugin.py"
     plugin.write_text(plugin.read_text().replace('phasegate_lego.routers:Switch"', 'lego_models:Switch"'))
     before = code("lego")
     (helper / "__init__.py").write_text("X = 2")
     assert code("lego") != before
 
 
-def test_a_target_in_another_project_is_not_code_of_this_one(install: Any) -> None:
+def test_a_target_in_another_project_is_not_code_of_this_one(install_plugin: Any) -> None:
     source = (
         "from phasegate import *\n@hookimpl\ndef phasegate_components():\n    yield RouterSpec(name='x', target='{}:y')"
     )
-    install("phasegate-lego", source.format("json"), editable=True)
+    install_plugin("phasegate-lego", source.format("json"), editable=True)
     before = manifest("lego")["dists"]["phasegate-lego"]
     assert before["editable"]
     assert len(before["code"]) == len("sha256:") + 64
 
 
-def test_without_a_record_the_sources_are_hashed(install: Any) -> None:
-    package = install("phasegate-lego", "X = 1", record=False)
+def test_without_a_record_the_sources_are_hashed(install_plugin: Any) -> None:
+    package = install_plugin("phasegate-lego", "X = 1", record=False)
     before = manifest("lego")["dists"]["phasegate-lego"]
     (package / "plugin.py").write_text("X = 2")
     after = manifest("lego")["dists"]["phasegate-lego"]

@@ -81,25 +81,25 @@ RENAMED = """
 """
 
 
-def test_a_former_name_resolves_with_a_warning(install: Any) -> None:
-    install("phasegate-lego", RENAMED.format(name="new"))
+def test_a_former_name_resolves_with_a_warning(install_plugin: Any) -> None:
+    install_plugin("phasegate-lego", RENAMED.format(name="new"))
     registry = load("lego")
     for ref in ("older", "phasegate-lego:older"):
         with pytest.warns(FutureWarning, match=f"The router '{ref}' is now called 'phasegate-lego:new'."):
             assert registry.get("router", ref).name == "new"
 
 
-def test_a_name_in_use_wins_over_a_former_one(install: Any) -> None:
-    install("phasegate-one", RENAMED.format(name="new"))
-    install("phasegate-two", RENAMED.format(name="old"))
+def test_a_name_in_use_wins_over_a_former_one(install_plugin: Any) -> None:
+    install_plugin("phasegate-one", RENAMED.format(name="new"))
+    install_plugin("phasegate-two", RENAMED.format(name="old"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert load("one,two").get("router", "old").ref == "phasegate-two:old"
 
 
-def test_a_former_name_of_two_components_is_ambiguous(install: Any) -> None:
-    install("phasegate-one", RENAMED.format(name="new"))
-    install("phasegate-two", RENAMED.format(name="newer"))
+def test_a_former_name_of_two_components_is_ambiguous(install_plugin: Any) -> None:
+    install_plugin("phasegate-one", RENAMED.format(name="new"))
+    install_plugin("phasegate-two", RENAMED.format(name="newer"))
     expected = "2 plugins provide the router 'old'. Write phasegate-one:new or phasegate-two:newer."
     assert refusal(load("one,two"), "router", "old") == expected
 
@@ -132,16 +132,16 @@ def test_a_target_is_imported_only_when_it_is_used(install_router: Any) -> None:
     assert target is sys.modules["phasegate_lego.routers"].Switch
 
 
-def offered(install: Any, target: str) -> Entry:
+def offered(install_plugin: Any, target: str) -> Entry:
     source = "from phasegate import *\n@hookimpl\ndef phasegate_components():\n"
     spec = f"    yield RouterSpec(name='x', target='{target}', config='{target}')"
     files = {"good.py": "class Switch: ...\nNUMBER = 3", "bad.py": "import nowhere_at_all"}
-    install("phasegate-lego", source + spec, files=files)
+    install_plugin("phasegate-lego", source + spec, files=files)
     return load("lego").get("router", "x")
 
 
-def test_a_target_whose_module_does_not_import_says_why(install: Any) -> None:
-    entry = offered(install, "phasegate_lego.bad:Switch")
+def test_a_target_whose_module_does_not_import_says_why(install_plugin: Any) -> None:
+    entry = offered(install_plugin, "phasegate_lego.bad:Switch")
     with pytest.raises(PluginError) as caught:
         entry.load()
     assert str(caught.value) == (
@@ -150,22 +150,22 @@ def test_a_target_whose_module_does_not_import_says_why(install: Any) -> None:
     )
 
 
-def test_a_target_that_does_not_exist_is_named_with_the_nearest(install: Any) -> None:
-    entry = offered(install, "phasegate_lego.good:Swtich")
+def test_a_target_that_does_not_exist_is_named_with_the_nearest(install_plugin: Any) -> None:
+    entry = offered(install_plugin, "phasegate_lego.good:Swtich")
     with pytest.raises(PluginError) as caught:
         entry.load()
     expected = "phasegate-lego:x points at 'phasegate_lego.good:Swtich', which does not exist. Did you mean 'Switch'?"
     assert str(caught.value) == expected
 
 
-def test_a_target_that_cannot_be_called_is_refused(install: Any) -> None:
+def test_a_target_that_cannot_be_called_is_refused(install_plugin: Any) -> None:
     with pytest.raises(PluginError, match="which cannot be called"):
-        offered(install, "phasegate_lego.good:NUMBER").load()
+        offered(install_plugin, "phasegate_lego.good:NUMBER").load()
 
 
-def test_a_config_that_is_no_dataclass_is_refused(install: Any) -> None:
+def test_a_config_that_is_no_dataclass_is_refused(install_plugin: Any) -> None:
     with pytest.raises(PluginError, match="as its config, which is not a dataclass"):
-        offered(install, "phasegate_lego.good:Switch").config_class()
+        offered(install_plugin, "phasegate_lego.good:Switch").config_class()
 
 
 def test_building_calls_the_target_with_its_config_and_the_context(install_router: Any) -> None:
@@ -187,6 +187,6 @@ BARE = """
 """
 
 
-def test_building_a_component_without_options_passes_the_context_alone(install: Any) -> None:
-    install("phasegate-lego", BARE)
+def test_building_a_component_without_options_passes_the_context_alone(install_plugin: Any) -> None:
+    install_plugin("phasegate-lego", BARE)
     assert load("lego").build("anchor", "bare", {}, layer=3).context == {"layer": 3}

@@ -24,10 +24,10 @@ def refusal(requests: list[str], require: list[str] | None = None) -> str:
 
 
 @pytest.fixture(autouse=True)
-def three_plugins(install: Any) -> None:
-    install("phasegate-lego")
-    install("phasegate-refusal", version="2.1")
-    install("acme-tools", entry="hammer")
+def three_plugins(install_plugin: Any) -> None:
+    install_plugin("phasegate-lego")
+    install_plugin("phasegate-refusal", version="2.1")
+    install_plugin("acme-tools", entry="hammer")
 
 
 @pytest.mark.parametrize("name", ["phasegate-lego", "lego", "phasegate-lego:lego"])
@@ -64,22 +64,22 @@ def test_nothing_is_loaded_from_the_working_directory(tmp_path: Any, monkeypatch
     assert refusal(["./evil.py"]).startswith("No plugin './evil.py' is installed")
 
 
-def test_two_packages_with_one_entry_point_name_must_be_told_apart(install: Any) -> None:
-    install("phasegate-one", entry="same")
-    install("phasegate-two", entry="same")
+def test_two_packages_with_one_entry_point_name_must_be_told_apart(install_plugin: Any) -> None:
+    install_plugin("phasegate-one", entry="same")
+    install_plugin("phasegate-two", entry="same")
     expected = "Two packages call a plugin 'same': phasegate-one:same, phasegate-two:same. Write one of these instead."
     assert refusal(["same"]) == expected
     assert order(["phasegate-two:same", "phasegate-one:same"])[1:] == ["phasegate-two:same", "phasegate-one:same"]
 
 
-def test_a_package_named_like_an_entry_point_does_not_take_its_place(install: Any) -> None:
-    install("lego", entry="other")
+def test_a_package_named_like_an_entry_point_does_not_take_its_place(install_plugin: Any) -> None:
+    install_plugin("lego", entry="other")
     assert refusal(["lego"]).startswith("Two packages call a plugin 'lego': lego:other, phasegate-lego:lego.")
 
 
-def test_a_distribution_gives_all_its_entry_points(install: Any, site: Any) -> None:
-    install("phasegate-pair")
-    points = site / "phasegate_pair-1.0.dist-info" / "entry_points.txt"
+def test_a_distribution_gives_all_its_entry_points(install_plugin: Any, plugin_site: Any) -> None:
+    install_plugin("phasegate-pair")
+    points = plugin_site / "phasegate_pair-1.0.dist-info" / "entry_points.txt"
     points.write_text("[phasegate.plugins.v1]\nleft = phasegate_pair.plugin\nright = phasegate_pair\n")
     assert order(["phasegate-pair"])[1:] == ["phasegate-pair:left", "phasegate-pair:right"]
     assert order(["phasegate-pair", "no:left"])[1:] == ["phasegate-pair:right"]
@@ -124,8 +124,8 @@ def test_an_unreadable_requirement_is_refused_not_ignored(text: str) -> None:
     assert refusal([], [text]).startswith("`require` ")
 
 
-def test_a_prerelease_meets_a_requirement(install: Any) -> None:
-    install("phasegate-dev", version="2.0.dev3")
+def test_a_prerelease_meets_a_requirement(install_plugin: Any) -> None:
+    install_plugin("phasegate-dev", version="2.0.dev3")
     assert order(["dev"], ["phasegate-dev>=1"])[1:] == ["phasegate-dev:dev"]
 
 
