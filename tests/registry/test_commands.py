@@ -87,9 +87,9 @@ def test_plugins_are_listed_although_the_built_ins_are_broken(three: None, monke
     assert told["phasegate-old:old"].startswith("refused speaks plugin API 0;")
 
 
-def test_a_refused_plugin_is_listed_with_the_reason(install: Any) -> None:
-    install("phasegate-new", EXPLODES, requires=["phasegate>=99"])
-    install("phasegate-odd", EXPLODES, requires=["not a requirement"])
+def test_a_refused_plugin_is_listed_with_the_reason(install_plugin: Any) -> None:
+    install_plugin("phasegate-new", EXPLODES, requires=["phasegate>=99"])
+    install_plugin("phasegate-odd", EXPLODES, requires=["not a requirement"])
     told = {row["name"]: (row["status"], row["reason"]) for row in json.loads(printed("plugins", "--json"))}
     status, reason = told["phasegate-new:new"]
     assert status == "refused"
@@ -117,9 +117,9 @@ def test_a_refused_plugin_is_listed_with_the_reason(install: Any) -> None:
     ],
 )
 def test_a_package_with_broken_metadata_is_refused_and_does_not_hide_the_others(
-    points: bytes, name: str, why: str, three: None, site: Path
+    points: bytes, name: str, why: str, three: None, plugin_site: Path
 ) -> None:
-    (info,) = site.glob("phasegate_lego-*.dist-info")
+    (info,) = plugin_site.glob("phasegate_lego-*.dist-info")
     (info / "entry_points.txt").write_bytes(points)
     told = {row["name"]: row for row in json.loads(printed("plugins", "--json"))}
     assert told[f"phasegate-lego:{name}"]["status"] == "refused"
