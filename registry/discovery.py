@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import Distribution, EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from .hookspecs import API, PROJECT
+from .hookspecs import API, GROUP, PROJECT
+from .suggest import flat
 
 _UNKNOWN = "unknown"
 _GROUP = re.compile(r"phasegate\.plugins\.v(\d+)")
@@ -49,24 +50,48 @@ def find() -> tuple[Found, ...]:
     """Return every installed plugin of every API major, sorted by name.
 
     A distribution that lies twice on the path counts once, the first as for imports; of an entry point that is
-    offered for several majors only this platform's is returned.
+    offered for several majors only this platform's is returned. A distribution whose entry points cannot be read is
+    one refused plugin, whatever they were meant to be.
     """
     seen: dict[tuple[str, str], list[Found]] = {}
-    points = entry_points()
-    for group in points.groups:
-        match = _GROUP.fullmatch(group)
+    points, broken = _points()
+    for point in points:
+        match = _GROUP.fullmatch(point.group)
         if match is None:
             continue
-        for point in points.select(group=group):
-            found = _describe(point, int(match[1]))
-            seen.setdefault((found.dist, found.entry), []).append(found)
+        found = _describe(point, int(match[1]))
+        seen.setdefault((found.dist, found.entry), []).append(found)
     own = next((f.version for f in (g[0] for g in seen.values()) if f.builtin), None)
-    return tuple(_judge(_ours(group), own) for _, group in sorted(seen.items()))
+    return tuple(sorted((*broken, *(_judge(_ours(group), own) for group in seen.values())), key=lambda f: f.name))
 
 
-def _describe(point: EntryPoint, api: int) -> Found:
-    metadata = point.dist
-    assert metadata is not None  # entry_points() always attaches it
+def _points() -> tuple[list[EntryPoint], list[Found]]:
+    """The entry points of all distributions, and the distributions that have none that can be read."""
+    try:
+        every = entry_points()
+        return [point for group in every.groups for point in every.select(group=group)], []
+    except (TypeError, ValueError):  # what importlib.metadata raises for a file that is no list of entry points
+        pass
+    points: list[EntryPoint] = []
+    broken: dict[str, Found] = {}
+    seen: set[str] = set()
+    for metadata in distributions():
+        name = canonicalize_name(next(iter(metadata.metadata.get_all("Name") or ()), _UNKNOWN))
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            points.extend(metadata.entry_points)
+        except (TypeError, ValueError) as error:
+            nothing = EntryPoint(name=_UNKNOWN, value="", group=GROUP)
+            reason = f"has a list of entry points that cannot be read ({flat(error)}). Repair the package."
+            broken[name] = replace(_describe(nothing, API, metadata), refusal=reason)
+    return points, list(broken.values())
+
+
+def _describe(point: EntryPoint, api: int, metadata: Distribution | None = None) -> Found:
+    metadata = metadata or point.dist
+    assert metadata is not None  # a distribution attaches itself to its entry points
     told = metadata.metadata
     return Found(
         dist=canonicalize_name(next(iter(told.get_all("Name") or ()), _UNKNOWN)),
@@ -90,6 +115,8 @@ def _judge(group: Sequence[Found], own: str | None) -> Found:
     elif found.api != API:
         whose = "the package" if found.api < API else PROJECT
         reason = f"speaks plugin API {found.api}; this platform speaks {API}. Upgrade {whose}."
+    elif found.point.pattern.match(found.point.value) is None:
+        reason = f"names '{found.point.value}' as a plugin, which is no module. Repair the package."
     elif len(group) > 1:
         reason = f"lists the entry point '{found.entry}' {len(group)} times. Repair the package."
     else:

@@ -114,7 +114,9 @@ def shortened(experiment: Mapping[str, Any], plan: Plan, example: Mapping[str, A
     for name, section in plan.experiment.phases.items():
         steps: dict[str, Any] = {}
         for label, step in section.steps.items():
-            steps[label] = {"steps": min(step.steps, _STEPS), "rows": min(step.rows, _ROWS)}
+            # Where there is one step, rows are what runs together (prompts, questions), and few would be slow.
+            rows = min(step.rows, _ROWS) if step.steps > 1 else step.rows
+            steps[label] = {"steps": min(step.steps, _STEPS), "rows": rows}
             if step.replay.rows:
                 steps[label]["replay"] = {"rows": min(step.replay.rows, 2)}
         nothing: dict[str, None] = {}

@@ -45,9 +45,13 @@ def show_component(
     plugins: PluginRequests = None,
     as_json: AsJson = False,
 ) -> None:
-    """Import one component's config and show its options with types and defaults."""
+    """Show what one component does, its options with types and defaults, and the papers that it follows.
+
+    Imports its config alone; what it does is read from its source.
+    """
     from ...registry.options import describe
     from ...registry.plugins import Plugins
+    from .citations import citations, docstring_of
 
     kind, slash, name = component.partition("/")
     if not slash:
@@ -55,21 +59,41 @@ def show_component(
     entry = Plugins.load(requests_of(plugins)).components().get(kind, name)
     config = entry.config_class()
     options = describe(config) if config else ()
+    does, explained = docstring_of(entry), _explanation(config)
+    papers = citations(does, explained)
     if as_json:
         told = [{"name": o.name, "type": o.type, "default": o.default} for o in options]
-        print_json({**_row(entry), "options": told})
+        cited = [{"authors": paper.authors, "year": paper.year, "arxiv": paper.arxiv} for paper in papers]
+        texts = {"target": _target(entry), "documentation": does, "explanation": explained}
+        print_json({**_row(entry), **texts, "options": told, "sources": cited})
         return
     echo(f"{entry.key} {entry.version}, revision {entry.component.revision}")
-    echo(entry.component.summary)
-    # A dataclass without a docstring gets its own signature for one, which the table says better.
-    if config and config.__doc__ and not config.__doc__.startswith(f"{config.__name__}("):
-        echo(f"\n{inspect.cleandoc(config.__doc__)}")
+    echo(f"{entry.component.summary}\n{_target(entry)}")
+    for text in (does, explained):
+        if text:
+            echo(f"\n{text}")
     echo()
     if options:
         rows = [(o.name, o.type, "must be given" if o.default is None else o.default) for o in options]
         print_table(("option", "type", "default"), rows)
     else:
         echo("It takes no options.")
+    if papers:
+        echo("\nSources:")
+    for paper in papers:
+        echo(f"  {paper}")
+
+
+def _explanation(config: type | None) -> str:
+    """What a config class says of its options. A dataclass without a docstring gets its own signature for one, which
+    the table of options says better."""
+    text = (config and config.__doc__) or ""
+    return "" if config is None or text.startswith(f"{config.__name__}(") else inspect.cleandoc(text)
+
+
+def _target(entry: Entry) -> str:
+    target = entry.component.target
+    return target if isinstance(target, str) else f"{target.__module__}:{target.__qualname__}"
 
 
 def _row(entry: Entry) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ...registry.errors import PluginError
 from .listing import options_belong_to_listing, print_json, print_table
 from .options import PluginRequests, requests_of
 from .printing import echo
@@ -22,20 +23,34 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @plugins_app.callback(invoke_without_command=True)
 def list_plugins(context: typer.Context, plugins: PluginRequests = None, as_json: AsJson = False) -> None:
-    """List installed plugins from their metadata alone; only built-ins and what -p names are imported."""
+    """List installed plugins from their metadata alone; only built-ins and what -p names are imported.
+
+    Ends with 1 where the built-ins themselves do not load, which the list then says.
+    """
     from ...registry.discovery import find
     from ...registry.plugins import Plugins
+    from ...registry.suggest import flat
 
     options_belong_to_listing(context, plugins, as_json)
     if context.invoked_subcommand is not None:
         return
-    loaded = {plugin.found.name: plugin.components for plugin in Plugins.load(requests_of(plugins)).loaded}
-    rows = [_row(found, loaded.get(found.name)) for found in find()]
+    wanted = requests_of(plugins)
+    loaded: dict[str, tuple[Component, ...]] = {}
+    broken = None
+    try:
+        loaded = {plugin.found.name: plugin.components for plugin in Plugins.load(wanted).loaded}
+    except Exception as error:  # the built-ins may be broken in any way, and this list is where one looks then
+        if wanted:
+            raise
+        broken = str(error) if isinstance(error, PluginError) else flat(error)
+    rows = [_row(found, loaded.get(found.name), broken if found.builtin else None) for found in find()]
     if as_json:
         print_json(rows)
-        return
-    columns = ("name", "version", "api", "status", "components")
-    print_table(columns, [(*(row[column] for column in columns[:4]), _offer(row)) for row in rows])
+    else:
+        columns = ("name", "version", "api", "status", "components")
+        print_table(columns, [(*(row[column] for column in columns[:4]), _offer(row)) for row in rows])
+    if broken is not None:
+        raise typer.Exit(1)
 
 
 @plugins_app.command("show")
@@ -91,14 +106,15 @@ def show_hooks(plugins: PluginRequests = None) -> None:
     print_table(("hook", "call", "plugin", "manner"), rows)
 
 
-def _row(found: Found, components: tuple[Component, ...] | None) -> dict[str, Any]:
-    status = "refused" if found.refusal else "available" if components is None else "loaded"
+def _row(found: Found, components: tuple[Component, ...] | None, broken: str | None) -> dict[str, Any]:
+    reason = found.refusal or broken
+    status = "refused" if reason else "available" if components is None else "loaded"
     return {
         "name": found.name,
         "version": found.version,
         "api": found.api,
         "status": status,
-        "reason": found.refusal,
+        "reason": reason,
         "components": None if components is None else sorted(f"{c.kind}/{c.name}" for c in components),
     }
 

@@ -52,7 +52,7 @@ def source_of(subject: Subject, root: Path, options: Mapping[str, Any] | None = 
 
 
 def _rows(source: Any, view: str, split: str) -> list[str]:
-    return [json.dumps(dict(row), sort_keys=True, default=str) for row in source.load(view, split)]
+    return [json.dumps(row, sort_keys=True, default=str) for row in source.load(view, split).to_list()]
 
 
 def views(subject: Subject) -> None:
@@ -131,12 +131,11 @@ def change(subject: Subject) -> None:
             tried.append(f"other content of {name}")
             assert source_of(subject, root).fingerprint() != own, f"It stays with {tried[-1]}."
             path.write_text(text, encoding="utf-8")
-        rows = _everything(source_of(subject, root))
         for option, value in _others(subject):
             try:
                 source = source_of(subject, root, {**subject.options, option: value})
                 moved = source.fingerprint() != own
-                same = moved or _everything(source) == rows
+                same = moved or _everything(source) == _everything(source_of(subject, root))
             except (ConfigError, DataError):
                 continue  # a value that does not fit, and says so
             tried.append(f"{option} = {value!r}")

@@ -49,6 +49,7 @@ def lose_sight(model: Any) -> None:
 
 
 LINES = "".join(f"line {number} of the book tells of item {number * 7 % 31}\n" for number in range(60))
+FEW_PROMPTS = {"prompts": 300, "false_positives": 0.1}
 WORLD = NANO["data"]["sources"]["world"]
 
 EXAMPLES = {
@@ -63,8 +64,18 @@ EXAMPLES = {
     "phase/metacognition": Example(options={"questions": 40}),
     "phase/optimization": Example(
         options={"metacognition": {"questions": 40}, "short": ["16"], "double": ["32"], "quadruple": ["76"]},
-        experiment={"phases": {"optimization": {"steps": {"draft": {"options": {"samples": 12, "sample_tokens": 4}}}}}},
+        experiment={
+            "phases": {
+                "optimization": {
+                    "steps": {
+                        "draft": {"options": {"samples": 12, "sample_tokens": 4}},
+                        "recapture": {"options": FEW_PROMPTS},
+                    }
+                }
+            }
+        },
     ),
+    "phase/safety": Example(experiment={"phases": {"safety": {"steps": {"anchor": {"options": FEW_PROMPTS}}}}}),
     "search-space/parameters": Example(
         options={
             "keys": {

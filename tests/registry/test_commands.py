@@ -3,13 +3,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from phasegate.core.cli.citations import citations, docstring_of
 from phasegate.core.cli.components import components_app
 from phasegate.core.cli.plugins import plugins_app
 from phasegate.registry.errors import PluginError
+from phasegate.registry.plugins import Plugins
 from typer.testing import CliRunner, Result
 
 EXPLODES = "raise RuntimeError('imported')"
@@ -72,6 +75,59 @@ def test_plugins_are_listed_as_json(three: None) -> None:
         "reason": None,
         "components": None,
     }
+
+
+def test_plugins_are_listed_although_the_built_ins_are_broken(three: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "phasegate.plugins.builtin", None)
+    done = run("plugins")
+    assert done.exit_code == 1
+    told = {line.split()[0]: " ".join(line.split()[3:]) for line in done.stdout.splitlines()}
+    assert told["phasegate:builtin"].startswith("refused phasegate:builtin ")
+    assert told["phasegate-canary:canary"].startswith("available not imported:")
+    assert told["phasegate-old:old"].startswith("refused speaks plugin API 0;")
+
+
+def test_a_refused_plugin_is_listed_with_the_reason(install_plugin: Any) -> None:
+    install_plugin("phasegate-new", EXPLODES, requires=["phasegate>=99"])
+    install_plugin("phasegate-odd", EXPLODES, requires=["not a requirement"])
+    told = {row["name"]: (row["status"], row["reason"]) for row in json.loads(printed("plugins", "--json"))}
+    status, reason = told["phasegate-new:new"]
+    assert status == "refused"
+    assert reason.startswith("needs phasegate>=99; this is phasegate ")
+    assert told["phasegate-odd:odd"] == (
+        "refused",
+        "has a requirement that cannot be read: 'not a requirement'. Repair the package.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("points", "name", "why"),
+    [
+        (
+            b"[phasegate.plugins.v1]\nlego phasegate_lego\n",
+            "unknown",
+            "has a list of entry points that cannot be read (",
+        ),
+        (b"[console_scripts]\nlego = \xff\xfe\n", "unknown", "has a list of entry points that cannot be read (Unicode"),
+        (
+            b"[phasegate.plugins.v1]\nlego = not a module!\n",
+            "lego",
+            "names 'not a module!' as a plugin, which is no module.",
+        ),
+    ],
+)
+def test_a_package_with_broken_metadata_is_refused_and_does_not_hide_the_others(
+    points: bytes, name: str, why: str, three: None, plugin_site: Path
+) -> None:
+    (info,) = plugin_site.glob("phasegate_lego-*.dist-info")
+    (info / "entry_points.txt").write_bytes(points)
+    told = {row["name"]: row for row in json.loads(printed("plugins", "--json"))}
+    assert told[f"phasegate-lego:{name}"]["status"] == "refused"
+    assert told[f"phasegate-lego:{name}"]["reason"].startswith(why)
+    assert told["phasegate-canary:canary"]["status"] == "available"
+    assert told["phasegate:builtin"]["status"] == "loaded"
+    with pytest.raises(PluginError, match="Repair the package"):
+        raise run("plugins", "-p", "phasegate-lego").exception or AssertionError
 
 
 def test_asking_for_a_plugin_that_fails_is_an_error(three: None) -> None:
@@ -165,6 +221,61 @@ def test_one_component_is_shown_as_json(three: None) -> None:
         {"name": "experts", "type": "int", "default": None},
         {"name": "capacity", "type": "float", "default": "1.25"},
     ]
+
+
+def test_a_built_in_is_shown_with_what_it_does_and_the_papers_it_follows() -> None:
+    text = printed("components", "show", "router/torus")
+    assert "phasegate.plugins.routers.torus:TorusRouter\n" in text
+    assert "z = (W u + b) mod 1, W of shape (3, H)" in text
+    assert "``spread`` is the standard deviation, per coordinate," in text
+    assert ["jitter", "Annotated[float,", "Field(ge=0.0)]", "0.01"] in [line.split() for line in text.splitlines()]
+    assert text.endswith("\nSources:\n  Chi 2022, https://arxiv.org/abs/2204.09179\n")
+
+
+def test_the_papers_of_a_component_are_json_too() -> None:
+    told = json.loads(printed("components", "show", "loss/z", "--json"))
+    assert told["sources"] == [{"authors": "Zoph", "year": 2022, "arxiv": "2202.08906"}]
+    assert told["documentation"].startswith("Mean over valid tokens and layers of logsumexp(logits)^2, in fp32.")
+
+
+@pytest.mark.parametrize("key", ["router/torus", "source/microworld", "loss/z", "model/moe"])
+def test_showing_a_component_does_not_import_torch(key: str) -> None:
+    code = f"from phasegate.core.cli.components import components_app; components_app(['show', {key!r}])"
+    check = "except SystemExit as end:\n    assert not end.code and not {'torch', 'transformers'} & set(sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\ntry:\n    {code}\n{check}"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_built_in_says_what_it_does() -> None:
+    silent = [entry.key for entry in Plugins.load().components() if not docstring_of(entry)]
+    assert silent == []
+
+
+@pytest.mark.parametrize(
+    ("text", "papers"),
+    [
+        ("Fedus 2021, 2101.03961; over the global batch: Qiu 2025, 2501.11873.", ["Fedus 2021", "Qiu 2025"]),
+        ("(router z-loss: Zoph 2022, ST-MoE, 2202.08906)", ["Zoph 2022"]),
+        (
+            "RMSNorm: Zhang & Sennrich 2019, 1910.07467; Mohtashami and Jaggi 2023",
+            ["Zhang & Sennrich 2019", "Mohtashami and Jaggi 2023"],
+        ),
+        ("the codebook loss (van den Oord 2017, 1711.00937)", ["van den Oord 2017"]),
+        ("Efron\n    1979), and Qiu 2025, then again Qiu 2025, 2501.11873", ["Efron 1979", "Qiu 2025"]),
+        ("nothing of 1234.5678 and no 2024 either", []),
+    ],
+)
+def test_papers_are_found_in_docstrings(text: str, papers: list[str]) -> None:
+    found = [f"{paper.authors} {paper.year}" for paper in citations(text)]
+    assert found == papers
+    assert len(citations(text, text)) == len(found)
+
+
+def test_a_paper_that_is_named_twice_keeps_its_number() -> None:
+    (paper,) = citations("Qiu 2025 says so.", "Qiu 2025, 2501.11873")
+    assert str(paper) == "Qiu 2025, https://arxiv.org/abs/2501.11873"
 
 
 def test_a_component_must_be_named_with_its_kind() -> None:
