@@ -59,7 +59,8 @@ def page() -> str:
     parts += ["## Steps", *steps(), "## Every component", prose(Component.__doc__), field_table(fields(Component))]
     for kind, spec in KINDS.items():
         entries = [entry for entry in registry if entry.kind == kind]
-        parts += [f"## {kind.capitalize()}s", prose(spec.__doc__), *contract(kind), *spec_fields(spec)]
+        title = f"{kind.capitalize()}{'es' if kind.endswith('s') else 's'}"
+        parts += [f"## {title}", prose(spec.__doc__), *contract(kind), *spec_fields(spec)]
         for entry in entries:
             parts += component(entry)
     return "\n\n".join(parts) + "\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -60,3 +61,20 @@ def acting() -> Callable[[str], list[str]]:
         return sorted({sign for sign in text if sign != "\n" and not sign.isprintable() and sign not in _MEANT})
 
     return found
+
+
+@pytest.fixture
+def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run the command in this process, below ``tmp_path``; the exit code."""
+    from phasegate.core.cli.app import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> int:
+        try:
+            main(arguments)
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    return run

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from ..run.objectives import starting_model
+from .predictions import logits_of
 from .proof import Proofs, proved
 from .rehearsal import Place, Rehearsal
 
@@ -26,7 +27,7 @@ def positions(rehearsal: Rehearsal, place: Place) -> Proofs:
         saved = load_model(rehearsal.model_of(place.stage, place.name), rehearsal.plan.registry)
         before, after, later = (_frequencies(model) for model in (plain, stretched, saved))
         unchanged = plain.config.to_dict() == stretched.config.to_dict()
-        difference = _difference(plain, stretched, length)
+        difference = float((logits_of(plain, length) - logits_of(stretched, length)).abs().max())
         wrong = None
         if not unchanged and (_equal(before, after) or difference == 0.0):
             wrong = f"context.rope {context.rope} changes the configuration, but the model computes as before"
@@ -48,12 +49,3 @@ def _equal(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
 
 def _reach(model: torch.nn.Module) -> int:
     return int(getattr(model.config, "max_position_embeddings", 0))
-
-
-@torch.no_grad()
-def _difference(left: torch.nn.Module, right: torch.nn.Module, length: int) -> float:
-    """The largest difference of logits on one row of ``length`` tokens."""
-    vocabulary = left.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
-    ids = (torch.arange(length) * 7 % vocabulary)[None]
-    logits = [model.eval()(input_ids=ids, use_cache=False)["logits"] for model in (left, right)]
-    return float((logits[0] - logits[1]).abs().max())

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from ..model.parameters import expert_parameters
+from .predictions import logits_of
 from .proof import Proofs, proved, some
 from .rehearsal import Place, Rehearsal
 
@@ -29,28 +28,22 @@ def quantizers(rehearsal: Rehearsal, place: Place) -> Proofs:
             yield proved("quantizer acts", subject, "the model that the step left has no quantizer on its experts", "")
             return
         quantizer = plan.registry.build("quantizer", wanted.use, wanted.options)
-        said = _logits(model)
+        said = logits_of(model)
         unreached = []
         for name in names:
             weight = model.get_parameter(name)
             latent = weight.detach().clone()
             with torch.no_grad():
                 weight.copy_(quantizer.quantize(latent))
-            if not torch.allclose(_logits(model), said, atol=1e-4):
+            if not torch.allclose(logits_of(model), said, atol=1e-4):
                 unreached.append(name)
             with torch.no_grad():
                 weight.copy_(latent)
         unquantize(model)
-        acts = not torch.equal(_logits(model), said)
+        acts = not torch.equal(logits_of(model), said)
         wrong = None
         if unreached:
             wrong = f"the forward pass uses {some(unreached)} as it is, and not its quantized value"
         elif not acts:
             wrong = "the model says the same with the quantizer and without it"
         yield proved("quantizer acts", subject, wrong, f"{len(names)} stacked weights are used quantized")
-
-
-def _logits(model: Any) -> torch.Tensor:
-    """Logits of a row as in training, gradients and all: the path that learns is the one to be shown."""
-    ids = (torch.arange(24) * 5 % model.get_input_embeddings().weight.shape[0])[None]
-    return torch.as_tensor(model.eval()(input_ids=ids, use_cache=False)["logits"]).detach()

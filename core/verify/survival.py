@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..model.parameters import expert_parameters
+from .predictions import logits_of
 from .proof import Proofs, proved, some
 from .rehearsal import Place, Rehearsal
 
@@ -49,7 +50,7 @@ def exported(rehearsal: Rehearsal) -> Proofs:
     plan, stage = rehearsal.plan, rehearsal.outcomes[-1].stage
     folder = rehearsal.folder / "export"
     model = load_model(stage.checkpoint, plan.registry)
-    expected = _logits(model)
+    expected = logits_of(model)
     experts = _by_checksum(model, baked=True)
     report = export_model(stage.checkpoint, folder, plan.registry, drop_anchor=True)
     with using(plan.registry):
@@ -64,7 +65,7 @@ def exported(rehearsal: Rehearsal) -> Proofs:
         wrong = f"{some([str(key) for key in lost])} is in one of the stage and the export only"
     elif missing:
         wrong = f"the export lacks {some(missing)}, or has it with other values"
-    elif not torch.allclose(_logits(read), expected, atol=1e-3):
+    elif not torch.allclose(logits_of(read), expected, atol=1e-3):
         wrong = "the exported model says something else than the stage"
     told = f"{len(experts)} experts by checksum, as {report.model_type}"
     yield proved("export keeps every expert", stage.name, wrong, told)
@@ -102,9 +103,3 @@ def _by_checksum(model: Any, *, baked: bool) -> Mapping[str, str]:
             (codes[name].decode() if name in codes else model.get_parameter(name)).detach().cpu().float()
         )
     }
-
-
-@torch.no_grad()
-def _logits(model: Any) -> torch.Tensor:
-    ids = (torch.arange(24) * 5 % model.get_input_embeddings().weight.shape[0])[None]
-    return torch.as_tensor(model.eval()(input_ids=ids, use_cache=False)["logits"]).float()

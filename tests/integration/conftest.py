@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -137,20 +136,3 @@ def tiny(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY, encoding="utf-8")
     return path
-
-
-@pytest.fixture
-def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Run the command in this process, below ``tmp_path``; the exit code."""
-    from phasegate.core.cli.app import main
-
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> int:
-        try:
-            main(arguments)
-        except SystemExit as stop:
-            return int(stop.code or 0)
-        return 0
-
-    return run

@@ -57,20 +57,3 @@ def failing(small: Path) -> Callable[..., set[str]]:
         return {proof.name for proof in proofs if proof.outcome == "fails"}
 
     return run
-
-
-@pytest.fixture
-def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Run the command in this process, below ``tmp_path``; the exit code."""
-    from phasegate.core.cli.app import main
-
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> int:
-        try:
-            main(arguments)
-        except SystemExit as stop:
-            return int(stop.code or 0)
-        return 0
-
-    return run

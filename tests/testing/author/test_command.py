@@ -8,27 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from phasegate.core.cli.app import main
 from phasegate.testing.author.names import names_of
 from phasegate.testing.author.package import files_of
 from phasegate.testing.author.parts import PARTS
 
 Platform = Callable[..., int]
-
-
-@pytest.fixture
-def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Platform:
-    """Run the command in this process, below ``tmp_path``; the exit code."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> int:
-        try:
-            main(arguments)
-        except SystemExit as stop:
-            return int(stop.code or 0)
-        return 0
-
-    return run
 
 
 def test_a_new_plugin_is_written_and_the_next_commands_are_said(
