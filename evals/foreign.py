@@ -32,6 +32,8 @@ def refuse_code(location: str | os.PathLike[str], revision: str | None = None, *
     if Path(where).is_dir():
         _refuse_pickles(Path(where))
     config, _ = PreTrainedConfig.get_config_dict(where, revision=revision, local_files_only=local_only)
+    if not isinstance(config, Mapping):
+        raise StoreError(f"The config.json of '{where}' holds no mapping; copy or download the whole model.")
     for name, value in _settings(config):
         if name.endswith(_FETCHED) and "/" in str(value):
             raise StoreError(

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, TrainerCallback
 
-from ...registry.errors import PhasegateError, StoreError
+from ...registry.errors import PhasegateError
 from ..model.router import RouterBase
 from .accounting import MicroBatch, account, following, row_domains
 from .capture import Recording, RouterCapture
@@ -113,14 +112,8 @@ class PhaseTrainerMixin:
                 return super().train(**kwargs)  # type: ignore[misc]
         check_weights(self.model, Path(resume_from_checkpoint))
         self._logged_at = self._plugin_state.restore(resume_from_checkpoint)
-        try:
-            with no_missing_key_warnings(), writing(folder):
-                return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)  # type: ignore[misc]
-        except UnpicklingError as error:
-            raise StoreError(
-                f"the checkpoint {resume_from_checkpoint} holds a state of the trainer (*.pt, *.pth) that is not of "
-                "tensors and numbers alone, or is damaged; it is not read, so start the step anew"
-            ) from error
+        with no_missing_key_warnings(), writing(folder):
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)  # type: ignore[misc]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the weights under the names they have in the model.

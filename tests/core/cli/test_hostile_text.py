@@ -87,7 +87,8 @@ def test_a_message_that_quotes_data_is_shown_as_it_is_spelt(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.jsonl").write_text(json.dumps({hostile.replace("\ud800", ""): 1}), encoding="utf-8")
     source = "{use: files, paths: [rows.jsonl], domain: general}"
-    text = f"name: x\nsize: nano\ndata: {{sources: {{own: {source}}}}}\nphases: {{foundation: {{}}}}\n"
+    options = "{options: {mixture: {general: 1.0}}}"
+    text = f"name: x\nsize: nano\ndata: {{sources: {{own: {source}}}}}\nphases: {{foundation: {options}}}\n"
     (tmp_path / "x.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(SystemExit) as ended:
         main(["train", "x.yaml"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from phasegate.core.training.checkpoint import COMPLETE, check_weights, latest_c
 from phasegate.core.training.job import StepJob, build_trainer
 from phasegate.core.training.release import release
 from phasegate.registry.errors import StoreError
+from phasegate.registry.sealed import seal
 from transformers import PreTrainedModel
 
 Models = Callable[..., PreTrainedModel]
@@ -47,12 +49,21 @@ def resumed(job: StepJob, checkpoint: Path) -> None:
         release(trainer)
 
 
+def vouched(checkpoint: Path) -> None:
+    """Seal the checkpoint anew, as somebody who may write there could."""
+    facts = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))["facts"]
+    seal(checkpoint / COMPLETE, facts, [path for path in checkpoint.iterdir() if path.name != COMPLETE])
+
+
 @pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth", "scheduler.pt"])
 def test_a_state_that_would_run_code_is_refused(job: StepJob, name: str, tmp_path: Path) -> None:
     checkpoint, marker = job.folder / "checkpoint-2", tmp_path / "ran"
     assert (checkpoint / name).is_file() and (checkpoint / COMPLETE).is_file()
     torch.save({"state": Bomb(marker)}, checkpoint / name)
-    with pytest.raises(StoreError, match="not of tensors and numbers alone"):
+    with pytest.raises(StoreError, match=f"is damaged: .*{name} has"):
+        resumed(job, checkpoint)
+    vouched(checkpoint)
+    with pytest.raises(StoreError, match="holds objects that are never loaded"):
         resumed(job, checkpoint)
     assert not marker.exists()
 
@@ -69,6 +80,7 @@ def test_weights_that_are_a_pickle_are_not_those_of_the_model(job: StepJob, tmp_
     checkpoint, marker = job.folder / "checkpoint-2", tmp_path / "ran"
     (checkpoint / "model.safetensors").unlink()
     torch.save({"state": Bomb(marker)}, checkpoint / "pytorch_model.bin")
+    vouched(checkpoint)
     with pytest.raises(StoreError, match="holds other weights"):
         check_weights(job.model, checkpoint)
     assert not marker.exists()
