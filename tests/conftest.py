@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Two test processes share two cores; a second thread in each would only get in the way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
