@@ -13,6 +13,9 @@ _ACTING = re.compile(
 )
 
 
+_SHORT = {"\n": "\\n", "\t": "\\t"}
+
+
 def printable(text: str) -> str:
     r"""Return ``text`` with every character that acts instead of showing spelt as its escape, such as ``\u001b``.
 
@@ -22,13 +25,15 @@ def printable(text: str) -> str:
 
 
 def in_line(text: str) -> str:
-    """Return ``text`` as ``printable`` does, with its line ends and tabs spelt too."""
-    return printable(text.replace("\t", "\\t").replace("\n", "\\n"))
+    """Return ``text`` with every character spelt that Python would not print, line ends and tabs too."""
+    return "".join(sign if sign.isprintable() else _SHORT.get(sign) or _units(sign) for sign in text)
 
 
 def _spelt(match: re.Match[str]) -> str:
     sign = match[0]
-    if sign == "\t":
-        return "    "
+    return "    " if sign == "\t" else _units(sign)
+
+
+def _units(sign: str) -> str:
     units = sign.encode("utf-16-be", errors="surrogatepass")
     return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))

@@ -152,7 +152,7 @@ def rehearse(plan: Plan, folder: Path) -> Rehearsal:
     with _listening(plan, rehearsal.called):
         try:
             run(small, bench, None, "warn", show)
-        except Exception as error:
+        except Exception as error:  # raised by ``verify`` unless a proof says why
             rehearsal.error = error
     rehearsal.outcomes = tuple(done)
     rehearsal.bench = replace(bench, callbacks=lambda step, tokens: ())

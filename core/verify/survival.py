@@ -55,7 +55,7 @@ def exported(rehearsal: Rehearsal) -> Proofs:
     report = export_model(stage.checkpoint, folder, plan.registry, drop_anchor=True)
     with using(plan.registry):
         read, info = AutoModelForCausalLM.from_pretrained(
-            folder, output_loading_info=True, local_files_only=True, use_safetensors=True
+            folder, output_loading_info=True, local_files_only=True, use_safetensors=True, trust_remote_code=False
         )
     lost = sorted({*info["missing_keys"], *info["unexpected_keys"]})
     found = _by_checksum(read, baked=False)

@@ -38,7 +38,8 @@ order: foundation>specialization
 study: {space: orders, scores: {quality: {of: {knowledge: {use: choice, metric: acc}}}}}
 """
 PRESETS = ("ncas-nano", "perspective-nano")
-ONCE = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
+# The same examples every time, so that a change is to blame for what fails; take ``derandomize`` out to look further.
+ONCE = settings(deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 WORDS = st.sampled_from(
     (

@@ -132,7 +132,7 @@ def test_a_stage_whose_checkpoint_was_damaged_is_named_and_never_trained_from(
     content[-1] ^= 1
     model.write_bytes(content)
     assert platform("train", str(tiny), "--set=order=foundation>specialization") == 2
-    assert "model.safetensors has other content than was committed" in capsys.readouterr().err
+    assert "model.safetensors has other content than was written" in capsys.readouterr().err
 
 
 def test_changed_plugin_code_is_refused_unless_it_is_allowed(

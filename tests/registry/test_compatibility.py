@@ -87,19 +87,19 @@ def test_the_list_holds_all_that_there_is_to_hold() -> None:
 
 
 @pytest.mark.parametrize("api", [0, API + 1])
-def test_a_plugin_of_another_api_is_refused_before_it_is_imported(api: int, install: Any) -> None:
-    install("phasegate-other", "raise RuntimeError('imported')", group=f"phasegate.plugins.v{api}")
+def test_a_plugin_of_another_api_is_refused_before_it_is_imported(api: int, install_plugin: Any) -> None:
+    install_plugin("phasegate-other", "raise RuntimeError('imported')", group=f"phasegate.plugins.v{api}")
     with pytest.raises(PluginError, match=rf"speaks plugin API {api}; this platform speaks {API}"):
         Plugins.load(["phasegate-other"])
 
 
-def test_a_plugin_that_needs_another_platform_is_refused_before_it_is_imported(install: Any) -> None:
-    install("phasegate-late", "raise RuntimeError('imported')", requires=["phasegate>=99"])
+def test_a_plugin_that_needs_another_platform_is_refused_before_it_is_imported(install_plugin: Any) -> None:
+    install_plugin("phasegate-late", "raise RuntimeError('imported')", requires=["phasegate>=99"])
     with pytest.raises(PluginError, match=r"phasegate>=99"):
         Plugins.load(["phasegate-late"])
 
 
-def test_a_component_that_was_renamed_answers_to_its_former_name_with_a_warning(install: Any) -> None:
+def test_a_component_that_was_renamed_answers_to_its_former_name_with_a_warning(install_plugin: Any) -> None:
     source = """
         from phasegate import LossSpec, hookimpl
 
@@ -107,7 +107,7 @@ def test_a_component_that_was_renamed_answers_to_its_former_name_with_a_warning(
         def phasegate_components():
             yield LossSpec(name="after", target="json:loads", replaces=("before",))
     """
-    install("phasegate-renamed", source)
+    install_plugin("phasegate-renamed", source)
     registry = Plugins.load(["phasegate-renamed"]).components()
     with pytest.warns(Warning, match="before"):
         assert registry.get("loss", "before").name == "after"

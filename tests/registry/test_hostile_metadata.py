@@ -28,6 +28,10 @@ class Config:
     {text!r}
 
     size: {text!r} = {text!r}
+
+
+class Own:
+    {text!r}
 """
 
 
@@ -58,10 +62,10 @@ def said(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     ],
 )
 def test_what_a_package_says_of_itself_is_shown_as_it_is_spelt(
-    command: tuple[str, ...], install: Any, said: Callable[..., str], hostile: str, acting: Acting
+    command: tuple[str, ...], install_plugin: Any, said: Callable[..., str], hostile: str, acting: Acting
 ) -> None:
     own = OWN.format(text=hostile.replace("\ud800", ""))
-    package = install("phasegate-evil", PLUGIN.format(text=hostile), files={"own.py": own}, version="1.0")
+    package = install_plugin("phasegate-evil", PLUGIN.format(text=hostile), files={"own.py": own}, version="1.0")
     metadata = package.with_name("phasegate_evil-1.0.dist-info") / "METADATA"
     told = "".join(hostile.replace("\ud800", "").splitlines())
     metadata.write_text(f"{metadata.read_text()}Summary: {told}\nHome-page: {told}\n", encoding="utf-8")
@@ -72,8 +76,8 @@ def test_what_a_package_says_of_itself_is_shown_as_it_is_spelt(
 
 
 def test_an_error_that_quotes_a_package_is_shown_as_it_is_spelt(
-    install: Any, said: Callable[..., str], hostile: str, acting: Acting
+    install_plugin: Any, said: Callable[..., str], hostile: str, acting: Acting
 ) -> None:
-    install("phasegate-evil", f"raise RuntimeError({hostile!r})")
+    install_plugin("phasegate-evil", f"raise RuntimeError({hostile!r})")
     text = said("plugins", "-p", "phasegate-evil", code=2)
     assert acting(text) == [] and "\\u001b[2J" in text and text.startswith("error: ")

@@ -99,8 +99,8 @@ def experiment(tmp_path: Path) -> Callable[..., Path]:
             "size": "nano",
             "tokenizer": "{vocab_size: 270, documents: 50}",
             "data": "{sequence_length: 32, sources: {own: {use: files, paths: [text.txt], domain: general}}}",
-            "phases": "{only: {use: foundation, gates: {knowledge: null, load-low: null, load-high: null, plateau: "
-            "null}, steps: {pretrain: {steps: 2, rows: 4}}}}",
+            "phases": "{only: {use: foundation, options: {mixture: {general: 1}}, gates: {knowledge: null, "
+            "load-low: null, load-high: null, plateau: null}, steps: {pretrain: {steps: 2, rows: 4}}}}",
         }
         path = tmp_path / "hostile.yaml"
         path.write_text("".join(f"{key}: {text}\n" for key, text in (given | sections).items()), encoding="utf-8")

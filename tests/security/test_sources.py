@@ -29,17 +29,16 @@ IMPORTING = {"builtins.__import__", "importlib.import_module", "importlib.util.s
 COLLECTIVES = {"all_gather_object", "broadcast_object_list", "gather_object", "recv_object_list", "scatter_object_list"}
 
 ALLOWED = {
+    ("core/cli/app.py", "imports by a name"): "a module of its own table of subcommands, in this package",
     ("core/model/companions.py", "imports by a name"): "one of four modules of its own table, relative to the package",
     ("core/run/objectives.py", "imports by a name"): "a module of its own table of objectives, relative to the package",
     ("core/run/preflight.py", "imports by a name"): "a module of its own table of checks, relative to the package",
     ("core/run/processes.py", "unpickles from processes"): "the processes of one run, which one user started",
-    (
-        "core/training/mixin.py",
-        "imports pickle",
-    ): "the error alone, which torch raises for what it refuses",
+    ("core/training/checkpoint.py", "imports pickle"): "the error alone, which torch raises for what it refuses",
     ("evals/quiet.py", "imports by a name"): "two modules of lm-eval and datasets, from its own tuple",
     ("evals/stock.py", "adds to a YAML loader"): "a tag that becomes a name and imports nothing",
     ("registry/entries.py", "imports by a name"): "the target of a component, which installed code names",
+    ("testing/checks.py", "imports by a name"): "a module of its own table of kinds, relative to the package",
 }
 
 

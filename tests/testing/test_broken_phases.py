@@ -98,7 +98,7 @@ def test_a_phase_without_a_gate_is_caught(told: Callable[..., str]) -> None:
 def test_a_platform_that_forgot_requirements_would_be_caught(
     told: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("phasegate.core.config.complete.check_requirements", lambda *_: None)
+    monkeypatch.setattr("phasegate.core.config.complete.check_requirements", lambda *_, **__: None)
     assert "planned all the same" in told("unmet", spec='requires=("knowledge",)')
 
 
