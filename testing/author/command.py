@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ...core.cli.printing import echo
+
 plugin_app = typer.Typer(help="Write a plugin of your own, and check it.", no_args_is_help=True)
 
 #: The exit code of a plugin that breaks a promise; mistakes of the caller have another.
@@ -36,9 +38,9 @@ def new_plugin(
     folder = output or Path(names.dist)
     write_package(folder, texts)
     use = PARTS[kinds[0]].use.format(dist=names.dist) if kinds else f"train ncas-nano --plugins {names.dist}"
-    typer.echo(f"{folder} is written: {len(texts)} files. Next:")
+    echo(f"{folder} is written: {len(texts)} files. Next:")
     for line in (f"pip install -e {_argument(folder)}", f"platform plugin check {names.dist}", f"platform {use}"):
-        typer.echo(f"  {line}")
+        echo(f"  {line}")
 
 
 @plugin_app.command("check")
@@ -61,9 +63,9 @@ def check(
     for finding in check_plugin(name):
         counts[finding.outcome] += 1
         reason = f": {finding.reason}" if finding.reason else ""
-        typer.echo(f"{finding.outcome:<14}  {finding.subject}  {finding.check}{reason}")
+        echo(f"{finding.outcome:<14}  {finding.subject}  {finding.check}{reason}")
     outcomes = ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("passed", "failed", "not applicable"))
-    typer.echo(f"{outcomes} in {time.monotonic() - start:.1f} s")
+    echo(f"{outcomes} in {time.monotonic() - start:.1f} s")
     if counts["failed"]:
         raise typer.Exit(BROKEN)
 

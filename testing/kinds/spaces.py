@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ...core.study.parameters import GRID_LIMIT, check_parameters, distributions, grid, point_key, row_of, size_of
 from ...core.study.space import Curriculum, SearchSpace
 from ...registry.errors import ConfigError
 from ..check import NotApplicable, Subject
+
+if TYPE_CHECKING:
+    import optuna
 
 #: The curriculum that spaces are asked about: the six phases of the paper.
 CURRICULUM = Curriculum(
@@ -76,13 +80,11 @@ def points(subject: Subject) -> None:
 
 def suggestions(subject: Subject) -> None:
     """Whatever is drawn is a row of the space, and settings within their ranges."""
-    import optuna
-
     space = space_of(subject)
     allowed = distributions(space)
     if not allowed:
         raise NotApplicable("it has one point, so nothing is drawn")
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study = _study(0)
     for _ in range(_DRAWS):
         drawn = study.ask(allowed).params
         assert not space.rows or row_of(space, drawn) is not None, f"No row belongs to {drawn}."
@@ -92,15 +94,13 @@ def suggestions(subject: Subject) -> None:
 
 def replay(subject: Subject) -> None:
     """A recorded trial draws the same point when it is run again, from what a study file holds of it."""
-    import optuna
-
     space = space_of(subject)
     allowed = distributions(space)
     if not allowed:
         raise NotApplicable("it has one point, so nothing is drawn")
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    study = _study(1)
     recorded = [dict(study.ask(allowed).params) for _ in range(_DRAWS)]
-    again = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=2))
+    again = _study(2)
     for params in recorded:
         again.enqueue_trial(json.loads(json.dumps(params)))
         try:
@@ -109,6 +109,13 @@ def replay(subject: Subject) -> None:
             raise AssertionError(f"{params} cannot be drawn again: {error}.") from error
         assert point_key(drawn) == point_key(params), f"{params} became {drawn}."
         assert row_of(space, drawn) == row_of(space, params), "Another row was drawn."
+
+
+def _study(seed: int) -> optuna.Study:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of every study in memory
+    return optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
 
 
 def determinism(subject: Subject) -> None:
