@@ -1,13 +1,14 @@
-"""Two processes that train together, killed as one group, end in the bits of two that never were."""
+"""Two processes that train together, killed as one, end in the bits of two that never were."""
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from .experiments import SHORT
@@ -38,7 +39,7 @@ def finish(folder: Path) -> None:
 
 
 def kill_once(folder: Path, pattern: str) -> None:
-    """Start, and kill the whole group as soon as the store holds a file of this pattern."""
+    """Start, and kill launcher and workers as soon as the store holds a file of this pattern."""
     process = start(folder)
     while not list((folder / "store").glob(pattern)):
         try:
@@ -46,7 +47,12 @@ def kill_once(folder: Path, pattern: str) -> None:
         except subprocess.TimeoutExpired:
             continue
         raise AssertionError(f"ended with {code}: {(folder / 'log.txt').read_text()[-4000:]}")
-    os.killpg(process.pid, signal.SIGKILL)
+    # The launcher gives every worker a session of its own, so that killing its group would leave them waiting for ever.
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for one in family:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    psutil.wait_procs(family[1:], PATIENCE)
     process.wait(PATIENCE)
 
 
