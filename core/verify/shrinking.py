@@ -20,7 +20,7 @@ DOCUMENTS = 8
 _GOES_ON = PolicySection(on_fail="advance", on_undecided="advance", extensions=0)
 
 #: What lets the data be read in a second: rows of every domain and view, and documents for the tokenizer.
-DATA = ("data.rows_per_domain=300", "tokenizer.documents=700")
+DATA = ("data.rows_per_domain=120", "tokenizer.documents=500")
 
 #: Options that say how much a step that fits or samples something looks at, and what is enough to see it act.
 _AMOUNTS: Mapping[str, Mapping[str, int]] = {
