@@ -14,7 +14,7 @@ STEPS = 3
 _SAVE_EVERY = 2 / STEPS
 
 #: Documents that a gate looks at.
-DOCUMENTS = 8
+DOCUMENTS = 4
 
 #: Whatever a criterion says of a model that has hardly been trained, the next phase is to be seen.
 _GOES_ON = PolicySection(on_fail="advance", on_undecided="advance", extensions=0)
