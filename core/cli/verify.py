@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
@@ -39,14 +40,15 @@ def command(
 
     from ..verify.verify import verify
 
-    # trl still uses names that transformers is about to drop, and a model of three steps makes libraries complain.
-    warnings.filterwarnings("ignore")
+    # A model of three steps makes libraries complain; what the platform itself has to say is said.
+    warnings.filterwarnings("ignore", module=r"(?!phasegate(\.|$))")
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     datasets.disable_progress_bars()
     torch.set_num_threads(1)
-    # A process that has used a GPU cannot be forked.
-    most = 1 if torch.accelerator.is_available() else len(os.sched_getaffinity(0))
+    # Forking is safe on Linux alone, and not for a process that has used a GPU.
+    forks = sys.platform == "linux" and not torch.accelerator.is_available()
+    most = len(os.sched_getaffinity(0)) if forks else 1
     count: Counter[str] = Counter()
     for proof in verify(experiment, overrides or (), requests_of(plugins), workers or most):
         count[proof.outcome] += 1
